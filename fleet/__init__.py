@@ -1,0 +1,1 @@
+"""Vehicle rental: fleet, people, rentals, invoices and the ledger behind them."""

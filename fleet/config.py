@@ -1,0 +1,188 @@
+"""Every setting, once: its name in the environment, its type, its default, and what makes it unsafe."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, get_args
+from urllib.parse import urlsplit
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from limits import parse as parse_limit
+
+Environment = Literal["development", "test", "production"]
+DEVELOPMENT_SECRET = "development-only-secret-key-never-in-production"  # noqa: S105 - refused by production below
+MIN_SECRET_LENGTH = 32
+
+
+class ConfigError(Exception):
+    """The environment is missing something or holds something unsafe. The message names variables, never values."""
+
+
+def _text(raw: str) -> str:
+    return raw
+
+
+def _whole(raw: str) -> int:
+    if not (raw.isascii() and raw.isdigit()):
+        raise ValueError("must be a whole number")
+    return int(raw)
+
+
+def _switch(raw: str) -> bool:
+    if raw.lower() not in {"1", "0", "true", "false", "on", "off", "yes", "no"}:
+        raise ValueError("must be true or false")
+    return raw.lower() in {"1", "true", "on", "yes"}
+
+
+def _names(raw: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in raw.split(",") if part.strip())
+
+
+def _environment(raw: str) -> str:
+    if raw not in get_args(Environment):
+        raise ValueError("must be one of " + ", ".join(get_args(Environment)))
+    return raw
+
+
+def _url(*schemes: str) -> Callable[[str], str]:
+    def read(raw: str) -> str:
+        if urlsplit(raw).scheme not in schemes:
+            raise ValueError("must be a URL of the form " + " or ".join(f"{scheme}://" for scheme in schemes))
+        return raw
+
+    return read
+
+
+def _database(raw: str) -> str:
+    """Platforms hand out postgres://, which libpq reads too: one spelling inside."""
+    return _url("postgresql", "postgres")(raw).replace("postgres://", "postgresql://", 1)
+
+
+def _limit(raw: str) -> str:
+    parse_limit(raw)
+    return raw
+
+
+def _currency(raw: str) -> str:
+    if not (len(raw) == 3 and raw.isascii() and raw.isupper()):
+        raise ValueError("must be a three-letter currency code")
+    return raw
+
+
+def _private_key(raw: str) -> str:
+    pem = raw.replace("\\n", "\n")
+    try:
+        key = load_pem_private_key(pem.encode(), password=None)
+    except (ValueError, TypeError):
+        raise ValueError("must be a private key in PEM") from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name != "secp256r1":
+        raise ValueError("must be a P-256 key")
+    return pem
+
+
+def _setting(name: str, read: Callable[[str], Any], default: Any = None) -> Any:
+    return field(default=default, metadata={"name": name, "read": read})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The service's settings. Read them with `load`; the names are those of the environment."""
+
+    env: Environment = _setting("FLEET_ENV", _environment, "production")
+    secret_key: str = _setting("SECRET_KEY", _text, "")
+    database_url: str = _setting("DATABASE_URL", _database, "")
+    database_migration_url: str = _setting("DATABASE_MIGRATION_URL", _database, "")
+    database_connect_timeout_ms: int = _setting("DATABASE_CONNECT_TIMEOUT_MS", _whole, 1000)
+    database_statement_timeout_ms: int = _setting("DATABASE_STATEMENT_TIMEOUT_MS", _whole, 1200)
+    database_lock_timeout_ms: int = _setting("DATABASE_LOCK_TIMEOUT_MS", _whole, 800)
+    redis_url: str = _setting("REDIS_URL", _url("redis", "rediss"), "")
+    broker_url: str = _setting("BROKER_URL", _url("redis", "rediss", "amqp", "amqps"), "")
+    jwt_private_key: str = _setting("JWT_PRIVATE_KEY", _private_key, "")
+    jwt_previous_keys: str = _setting("JWT_PREVIOUS_KEYS", _text, "")
+    ratelimit_enabled: bool = _setting("RATELIMIT_ENABLED", _switch, True)
+    ratelimit_auth_strict: str = _setting("RATELIMIT_AUTH_STRICT", _limit, "5 per minute")
+    ratelimit_public: str = _setting("RATELIMIT_PUBLIC", _limit, "100 per minute")
+    ratelimit_authenticated: str = _setting("RATELIMIT_AUTHENTICATED", _limit, "500 per minute")
+    ratelimit_global: str = _setting("RATELIMIT_GLOBAL", _limit, "100000 per minute")
+    trusted_hosts: tuple[str, ...] = _setting("TRUSTED_HOSTS", _names, ())
+    trusted_proxies: int = _setting("TRUSTED_PROXIES", _whole, 0)
+    cors_origins: tuple[str, ...] = _setting("CORS_ORIGINS", _names, ())
+    web_threads: int = _setting("WEB_THREADS", _whole, 8)
+    docs_enabled: bool = _setting("FLEET_DOCS_ENABLED", _switch, True)
+    billing_grace_minutes: int = _setting("BILLING_GRACE_MINUTES", _whole, 59)
+    payment_terms_days: int = _setting("PAYMENT_TERMS_DAYS", _whole, 14)
+    currency: str = _setting("FLEET_CURRENCY", _currency, "USD")
+    smtp_url: str = _setting("SMTP_URL", _url("smtp", "smtps"), "")
+    mail_from: str = _setting("FLEET_MAIL_FROM", _text, "Fleet <no-reply@fleet.invalid>")
+    mail_dir: str = _setting("FLEET_MAIL_DIR", _text, "var/mail")
+    log_level: str = _setting("LOG_LEVEL", _text, "INFO")
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str] | None = None) -> "Settings":
+        """Read and check the environment. Raises ConfigError naming every variable that is wrong."""
+        environ = os.environ if environ is None else environ
+        values: dict[str, Any] = {}
+        wrong: list[str] = []
+        for spec in fields(cls):
+            raw = environ.get(spec.metadata["name"], "")
+            if raw:
+                try:
+                    values[spec.name] = spec.metadata["read"](raw)
+                except ValueError as error:
+                    wrong.append(f"{spec.metadata['name']} {error}")
+        settings = cls(**values)._with_fallbacks()
+        wrong += settings._unsafe()
+        if wrong:
+            raise ConfigError("refusing to start: " + "; ".join(wrong))
+        return settings
+
+    @property
+    def production(self) -> bool:
+        return self.env == "production"
+
+    def _with_fallbacks(self) -> "Settings":
+        chosen = {spec.name: getattr(self, spec.name) for spec in fields(self)}
+        chosen["broker_url"] = self.broker_url or self.redis_url
+        chosen["database_migration_url"] = self.database_migration_url or self.database_url
+        if not self.production:
+            chosen["secret_key"] = self.secret_key or DEVELOPMENT_SECRET
+        return type(self)(**chosen)
+
+    def _unsafe(self) -> list[str]:
+        wrong = [f"{name} is missing" for name, value in self._needed().items() if not value]
+        if self.production and self.secret_key == DEVELOPMENT_SECRET:
+            wrong.append("SECRET_KEY is the development default")
+        if self.secret_key and len(self.secret_key) < MIN_SECRET_LENGTH:
+            wrong.append(f"SECRET_KEY is shorter than {MIN_SECRET_LENGTH} characters")
+        if self.production and len(set(self.secret_key)) < 10:
+            wrong.append("SECRET_KEY repeats a few characters")
+        if "*" in self.cors_origins:
+            wrong.append("CORS_ORIGINS must be an exact list")
+        if "*" in self.trusted_hosts:
+            wrong.append("TRUSTED_HOSTS must be an exact list")
+        return wrong
+
+    def _needed(self) -> dict[str, str]:
+        return {"SECRET_KEY": self.secret_key, "DATABASE_URL": self.database_url, "REDIS_URL": self.redis_url}
+
+
+_current: Settings | None = None
+
+
+def use(settings: Settings) -> None:
+    """Make these the process's settings: called once, by whatever starts the process."""
+    global _current  # noqa: PLW0603 - a process has one configuration, and services must not need Flask to know it
+    _current = settings
+
+
+def current() -> Settings:
+    """The process's settings."""
+    if _current is None:
+        raise ConfigError("no settings in use: the process was not started by app.py or tasks")
+    return _current
+
+
+def names() -> dict[str, Any]:
+    """Every environment variable with its default, for the documentation and its test."""
+    return {spec.metadata["name"]: spec.default for spec in fields(Settings)}

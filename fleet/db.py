@@ -1,0 +1,220 @@
+"""The database: one connection a thread, deadlines on the wire, prepared statements, one kind of transaction.
+
+Each thread keeps its own connection, because a pool's check-out costs more than most reads. A dead connection is found by
+the first statement sent on it, which is then sent once more on a fresh one; nothing that may have had an effect is repeated.
+"""
+
+import functools
+import select
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ParamSpec, TypeVar
+from uuid import UUID
+
+import orjson
+import peewee
+import psycopg2
+from psycopg2 import extensions, extras
+from psycopg2.extensions import AsIs, register_adapter
+
+from fleet.config import Settings
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Row = tuple[Any, ...]
+
+_DEADLINE_SLACK_S = 0.3
+# Peewee's translation of driver errors; public in the package, absent from its type stubs.
+_translated = vars(peewee)["__exception_wrapper__"]
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A hot statement, prepared once on each connection. Parameters are $1, $2, ... with their types named."""
+
+    name: str
+    types: tuple[str, ...]
+    sql: str
+
+    @functools.cached_property
+    def prepare(self) -> str:
+        return f"PREPARE {self.name} ({', '.join(self.types)}) AS {self.sql}"
+
+    @functools.cached_property
+    def execute(self) -> str:
+        return f"EXECUTE {self.name} ({', '.join(['%s'] * len(self.types))})"
+
+
+class Connection(extensions.connection):
+    """A connection that knows what was prepared on it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.prepared: set[str] = set()
+
+
+class Database(peewee.PostgresqlDatabase):
+    """PostgreSQL as the service uses it."""
+
+    _state: Any
+
+    def configure(self, settings: Settings, *, url: str | None = None, statement_timeout_ms: int | None = None) -> None:
+        """Point the database at `settings`. Migrations and long jobs bring their own statement timeout (0: none)."""
+        statement_ms = settings.database_statement_timeout_ms if statement_timeout_ms is None else statement_timeout_ms
+        self.connect_s = settings.database_connect_timeout_ms / 1000
+        self.query_s = statement_ms / 1000 + _DEADLINE_SLACK_S if statement_ms else None
+        server_settings = {
+            "timezone": "UTC",
+            "statement_timeout": statement_ms,
+            "lock_timeout": settings.database_lock_timeout_ms if statement_ms else 0,
+            "idle_in_transaction_session_timeout": 5000 if statement_ms else 0,
+        }
+        self.init(
+            url or settings.database_url,
+            connection_factory=Connection,
+            options=" ".join(f"-c {name}={value}" for name, value in server_settings.items()),
+            application_name="fleet",
+            keepalives_idle=3,
+            keepalives_interval=1,
+            keepalives_count=2,
+        )
+
+    def _connect(self) -> Connection:
+        _budget.seconds = self.connect_s
+        try:
+            return super()._connect()  # type: ignore[misc]  # the stubs leave out what subclasses extend
+        finally:
+            _budget.seconds = self.query_s
+
+    def begin(self, isolation_level: str | None = None) -> None:
+        # BEGIN travels with the first statement of the transaction: one round trip less for each of them.
+        self._state.begin_pending = True
+
+    def commit(self) -> Any:
+        if self._take_pending_begin():
+            return None
+        return super().commit()
+
+    def rollback(self) -> Any:
+        if self._take_pending_begin() or self._connection_lost():
+            return None
+        return super().rollback()
+
+    def execute_sql(self, sql: str, params: Sequence[Any] | None = None) -> Any:
+        """Run any SQL (Peewee's own path). A literal percent is written %%."""
+        return self._send(lambda: self._execute(sql, params or ()), repeatable=sql.startswith("SELECT"))
+
+    def run(self, statement: Statement, params: Sequence[Any]) -> list[Row]:
+        """Run a prepared statement and fetch its rows."""
+        return self._send(lambda: self._run(statement, params), repeatable=statement.sql.lstrip().startswith("SELECT"))
+
+    def rows(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
+        """Run a statement and fetch its rows."""
+        return self.execute_sql(sql, params).fetchall()
+
+    def one(self, sql: str, params: Sequence[Any] = ()) -> Row | None:
+        """Run a statement and fetch its first row, if any."""
+        return self.execute_sql(sql, params).fetchone()
+
+    def _send(self, call: Callable[[], R], *, repeatable: bool) -> R:
+        pending = self._begin_pending()
+        first = pending or not self.in_transaction()
+        if first and self._connection_lost():
+            self._replace_connection()
+        try:
+            return call()
+        except (peewee.OperationalError, peewee.InterfaceError):
+            # Only a statement that starts the work may be sent again, and only when the connection died under it.
+            if not (first and (pending or repeatable) and self._connection_lost()):
+                raise
+        self._replace_connection()
+        self._state.begin_pending = pending
+        return call()
+
+    def _replace_connection(self) -> None:
+        with _translated:
+            self._state.conn = self._connect()
+
+    def _execute(self, sql: str, params: Sequence[Any]) -> Any:
+        return super().execute_sql(self._begin_prefix() + sql, params)
+
+    def _run(self, statement: Statement, params: Sequence[Any]) -> list[Row]:
+        connection = self.connection()
+        with _translated:
+            cursor = connection.cursor()
+            if statement.name not in connection.prepared:
+                cursor.execute(self._begin_prefix() + statement.prepare)
+                connection.prepared.add(statement.name)
+            cursor.execute(self._begin_prefix() + statement.execute, params)
+            return cursor.fetchall()
+
+    def _begin_prefix(self) -> str:
+        return "BEGIN;" if self._take_pending_begin() else ""
+
+    def _begin_pending(self) -> bool:
+        return getattr(self._state, "begin_pending", False)
+
+    def _take_pending_begin(self) -> bool:
+        pending = self._begin_pending()
+        self._state.begin_pending = False
+        return pending
+
+    def _connection_lost(self) -> bool:
+        raw = self._state.conn
+        return raw is not None and bool(raw.closed)
+
+
+class _Budget(threading.local):
+    """How long the thread's current call may wait on the wire, in seconds; None: for ever."""
+
+    seconds: float | None = None
+
+
+_budget = _Budget()
+
+
+def _wait_within_budget(connection: extensions.connection) -> None:
+    """Wait for the server, but not for ever: a frozen one keeps its sockets open, and no server-side timeout fires."""
+    deadline = None if _budget.seconds is None else time.monotonic() + _budget.seconds
+    while True:
+        state = connection.poll()
+        if state == extensions.POLL_OK:
+            return
+        left = None if deadline is None else deadline - time.monotonic()
+        if left is not None and left <= 0:
+            raise psycopg2.OperationalError("the server did not answer in time")
+        readers = [connection] if state == extensions.POLL_READ else []
+        writers = [connection] if state == extensions.POLL_WRITE else []
+        select.select(readers, writers, [], left)
+
+
+extensions.set_wait_callback(_wait_within_budget)
+extras.register_default_jsonb(globally=True, loads=orjson.loads)
+register_adapter(UUID, lambda value: AsIs(f"'{value}'"))
+register_adapter(dict, lambda value: extras.Json(value, dumps=lambda obj: orjson.dumps(obj).decode()))
+
+db = Database(None)
+
+
+@contextmanager
+def transaction() -> Iterator[None]:
+    """One transaction; inside another one, simply part of it: there are no savepoints to half-undo a use case."""
+    if db.in_transaction():
+        yield
+        return
+    with db.transaction():
+        yield
+
+
+def atomic(use_case: Callable[P, R]) -> Callable[P, R]:
+    """The whole function is one transaction: it commits when the function returns and leaves nothing when it raises."""
+
+    @functools.wraps(use_case)
+    def whole(*args: P.args, **kwargs: P.kwargs) -> R:
+        with transaction():
+            return use_case(*args, **kwargs)
+
+    return whole

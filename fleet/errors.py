@@ -1,0 +1,205 @@
+"""The tree of failures. Services raise them; `fleet.http` turns each into problem+json in one place.
+
+FleetError
+├── BadRequest 400          malformed_json, invalid_cursor, idempotency_key_required, untrusted_host
+├── Unauthenticated 401     unauthenticated, invalid_credentials, token_expired
+├── Forbidden 403           forbidden
+├── NotFound 404            not_found
+├── MethodNotAllowed 405    method_not_allowed
+├── Conflict 409            conflict, duplicate, in_use, idempotency_in_progress, journal_period_closed
+│   ├── InvalidState        invalid_state
+│   ├── RentalOverlap       rental_overlap
+│   ├── NoVehicleAvailable  no_vehicle_available
+│   └── OdometerOutOfSequence odometer_out_of_sequence
+├── LengthRequired 411      length_required
+├── VersionConflict 412     version_conflict
+├── BodyTooLarge 413        body_too_large
+├── UriTooLong 414          uri_too_long
+├── UnsupportedMediaType 415 unsupported_media_type
+├── Invalid 422             validation_error, unknown_field, idempotency_key_reused, entry_unbalanced, ...
+├── PreconditionRequired 428 precondition_required
+├── RateLimited 429         rate_limited
+├── HeadersTooLarge 431     headers_too_large
+└── Unavailable 503         dependency_unavailable
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import peewee
+
+
+@dataclass(frozen=True)
+class FieldError:
+    """What is wrong with one field of the input; `field` is a dotted path."""
+
+    field: str
+    code: str
+    message: str
+
+
+class FleetError(Exception):
+    """A failure with a stable code. `extra` joins the problem document, `headers` the response."""
+
+    status = 500
+    code = "internal_error"
+    title = "Internal error"
+
+    def __init__(
+        self,
+        detail: str | None = None,
+        *,
+        code: str | None = None,
+        errors: list[FieldError] | None = None,
+        extra: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail or self.title)
+        self.detail = detail
+        self.code = code or self.code
+        self.errors = errors or []
+        self.extra = dict(extra or {})
+        self.headers = dict(headers or {})
+
+
+class BadRequest(FleetError):
+    status, code, title = 400, "bad_request", "The request cannot be understood"
+
+
+class Unauthenticated(FleetError):
+    status, code, title = 401, "unauthenticated", "Authentication is needed"
+
+    def __init__(self, detail: str | None = None, *, code: str | None = None) -> None:
+        super().__init__(detail, code=code, headers={"WWW-Authenticate": 'Bearer realm="fleet"'})
+
+
+class Forbidden(FleetError):
+    status, code, title = 403, "forbidden", "Your role does not allow this"
+
+
+class NotFound(FleetError):
+    status, code, title = 404, "not_found", "There is no such thing, or it is not yours to see"
+
+
+class MethodNotAllowed(FleetError):
+    status, code, title = 405, "method_not_allowed", "This path does not take that method"
+
+
+class Conflict(FleetError):
+    status, code, title = 409, "conflict", "The request conflicts with the current state"
+
+
+class InvalidState(Conflict):
+    code, title = "invalid_state", "The current state does not allow this"
+
+
+class RentalOverlap(Conflict):
+    code, title = "rental_overlap", "The vehicle is taken in that period"
+
+
+class NoVehicleAvailable(Conflict):
+    code, title = "no_vehicle_available", "No vehicle of the class is free in that period"
+
+
+class OdometerOutOfSequence(Conflict):
+    code, title = "odometer_out_of_sequence", "The reading contradicts another one"
+
+
+class LengthRequired(FleetError):
+    status, code, title = 411, "length_required", "Send a Content-Length"
+
+
+class VersionConflict(FleetError):
+    status, code, title = 412, "version_conflict", "Somebody else changed it meanwhile"
+
+
+class BodyTooLarge(FleetError):
+    status, code, title = 413, "body_too_large", "The body is too large"
+
+
+class UriTooLong(FleetError):
+    status, code, title = 414, "uri_too_long", "The address is too long"
+
+
+class UnsupportedMediaType(FleetError):
+    status, code, title = 415, "unsupported_media_type", "Send application/json"
+
+
+class Invalid(FleetError):
+    status, code, title = 422, "validation_error", "The input is not valid"
+
+    @classmethod
+    def field(cls, field: str, code: str, message: str) -> "Invalid":
+        """One wrong field."""
+        return cls(f"{field}: {message}", errors=[FieldError(field, code, message)])
+
+
+class PreconditionRequired(FleetError):
+    status, code, title = 428, "precondition_required", "Send If-Match with the version that you read"
+
+
+class RateLimited(FleetError):
+    status, code, title = 429, "rate_limited", "Too many requests"
+
+
+class HeadersTooLarge(FleetError):
+    status, code, title = 431, "headers_too_large", "The headers are too large"
+
+
+class Unavailable(FleetError):
+    status, code, title = 503, "dependency_unavailable", "Something that this needs is away; try again soon"
+
+    def __init__(self, detail: str | None = None, *, retry_after_s: int = 1) -> None:
+        super().__init__(detail, headers={"Retry-After": str(retry_after_s)})
+
+
+# The database refuses last, for the truth. Each constraint that a client's input can reach has its error here; one that
+# is not listed is a defect of ours and answers 500.
+CONSTRAINTS: dict[str, type[FleetError] | tuple[type[FleetError], str]] = {
+    "user_email_key": (Conflict, "duplicate"),
+    "branch_code_key": (Conflict, "duplicate"),
+    "vehicle_class_code_key": (Conflict, "duplicate"),
+    "vehicle_plate_number_key": (Conflict, "duplicate"),
+    "vehicle_vin_key": (Conflict, "duplicate"),
+    "customer_email_key": (Conflict, "duplicate"),
+    "customer_driver_license_number_key": (Conflict, "duplicate"),
+    "customer_user_key": (Conflict, "duplicate"),
+    "vehicle_block_no_overlap": RentalOverlap,
+    "rental_vehicle_out_once": InvalidState,
+    "vehicle_transition": InvalidState,
+    "rental_transition": InvalidState,
+    "invoice_transition": InvalidState,
+    "odometer_sequence": OdometerOutOfSequence,
+    "vehicle_rate_somewhere": Invalid,
+    "rental_odometer": OdometerOutOfSequence,
+    "invoice_not_oversettled": Conflict,
+    "journal_entry_balanced": (Invalid, "entry_unbalanced"),
+    "journal_entry_period_open": (Conflict, "journal_period_closed"),
+    "journal_entry_reversed_once": (Conflict, "duplicate"),
+    "journal_line_account_active": Invalid,
+    "journal_line_account_code_fkey": Invalid,
+}
+
+# SQLSTATEs by which PostgreSQL says "not now" (lock and statement timeouts, deadlock, serialization, shutdown, too many
+# connections) rather than "never".
+_NOT_NOW = {"55P03", "57014", "40P01", "40001", "57P01", "57P02", "57P03", "53300", "25P03", "25P02"}
+_STILL_REFERENCED = "23503"
+
+
+def from_database(error: peewee.PeeweeException) -> FleetError | None:
+    """What a refusal by the database means to a client; None when it is a defect of ours."""
+    driver = getattr(error, "orig", None)
+    state = getattr(driver, "pgcode", None)
+    if state in _NOT_NOW or (state is None and isinstance(error, peewee.OperationalError | peewee.InterfaceError)):
+        return Unavailable()
+    constraint = getattr(getattr(driver, "diag", None), "constraint_name", None) or ""
+    known = CONSTRAINTS.get(constraint)
+    if isinstance(known, tuple):
+        kind, code = known
+        return kind(code=code)
+    if known is not None:
+        return known()
+    if state == _STILL_REFERENCED and isinstance(error, peewee.IntegrityError):
+        return Conflict("Something else still refers to it", code="in_use")
+    return None

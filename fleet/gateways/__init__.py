@@ -1,0 +1,1 @@
+"""The outside world, each call with its timeout."""

@@ -1,0 +1,248 @@
+"""What every route shares. `operation` declares a route once: who may call it, what it takes, what it answers.
+
+The declaration is enforced here in one fixed order (who, how often, may they, what do they say, was it said before) and
+published by `fleet.openapi`, so that the document and the behaviour cannot differ.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from flask import Response, current_app, g, request
+from pydantic import BaseModel
+
+from fleet import clock, errors, idempotency, limits, problems
+from fleet.auth import API_KEY_PREFIX, Actor
+from fleet.db import transaction
+from fleet.errors import BadRequest, FleetError, PreconditionRequired
+from fleet.idempotency import Claim, StoredAnswer
+from fleet.parsing import Input, Query, View, read_body, read_query
+from fleet.services import actors
+
+Answer = Response
+Route = Callable[..., Answer]
+
+PUBLIC = "public"
+_JSON_OPTIONS = orjson.OPT_UTC_Z
+_KEPT_HEADERS = ("Location", "ETag")
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A route's declaration."""
+
+    permission: str
+    body: type[Input] | None = None
+    query: type[Query] | None = None
+    answer: type[BaseModel] | None = None
+    status: int = 200
+    listed: bool = False
+    idempotent: bool = False
+    key_required: bool = False
+    if_match: bool = False
+    tier: str = limits.AUTHENTICATED
+    unlimited: bool = False
+    problems: tuple[str, ...] = ()
+    media: tuple[str, ...] = field(default=("application/json",))
+
+
+def operation(permission: str, **declared: Any) -> Callable[[Callable[..., Answer]], Route]:
+    """Make a function a route: `permission` is what the caller must hold, or PUBLIC."""
+    declaration = Operation(permission, **declared)
+
+    def declare(route: Callable[..., Answer]) -> Route:
+        @functools.wraps(route)
+        def guarded(**path: Any) -> Answer:
+            return _guard(declaration, route, path)
+
+        guarded.operation = declaration  # type: ignore[attr-defined]
+        return guarded
+
+    return declare
+
+
+def _guard(declared: Operation, route: Callable[..., Answer], path: dict[str, Any]) -> Answer:
+    if declared.permission == PUBLIC:
+        g.actor = None
+        if not declared.unlimited:
+            _count(limits.PUBLIC if declared.tier == limits.AUTHENTICATED else declared.tier, client_address())
+    else:
+        g.actor = _authenticate()
+        _count(declared.tier, g.actor.name)
+        g.actor.must(declared.permission)
+    if declared.query is not None:
+        path["query"] = read_query(declared.query, list(request.args.items(multi=True)))
+    elif request.query_string:
+        read_query(Query, list(request.args.items(multi=True)))
+    if declared.body is not None:
+        path["body"] = read_body(declared.body, body_bytes())
+    elif request.method in {"POST", "PUT", "PATCH"} and body_bytes() not in {b"", b"{}"}:
+        read_body(Input, request.get_data())
+    if not declared.idempotent:
+        return route(**path)
+    return _once(declared, route, path)
+
+
+# --- who and how often ------------------------------------------------------------------------------------------------
+
+
+def client_address() -> str:
+    """The peer's address, or the one that the outermost of our TRUSTED_PROXIES saw: never what the client says."""
+    hops = current_app.extensions["fleet"].settings.trusted_proxies
+    if hops:
+        seen = [part.strip() for part in request.headers.get("X-Forwarded-For", "").split(",") if part.strip()]
+        if len(seen) >= hops:
+            return seen[-hops]
+    return request.remote_addr or "unknown"
+
+
+def _authenticate() -> Actor:
+    scheme, _, credential = request.headers.get("Authorization", "").partition(" ")
+    try:
+        if scheme.lower() != "bearer" or not credential:
+            raise errors.Unauthenticated()
+        if credential.startswith(API_KEY_PREFIX):
+            return actors.of_api_key(credential)
+        claims = current_app.extensions["fleet"].tokens.verify(credential, at=clock.now())
+        return actors.of_session(claims)
+    except errors.Unauthenticated:
+        _count(limits.PUBLIC, client_address())
+        raise
+
+
+def _count(tier: str, caller: str) -> None:
+    g.standing = current_app.extensions["fleet"].limits.check(tier, caller)
+
+
+# --- what they say ----------------------------------------------------------------------------------------------------
+
+
+def body_bytes() -> bytes:
+    """The JSON body's bytes. Raises UnsupportedMediaType, LengthRequired; too long a body is refused before it is read."""
+    if request.content_length is None and "Transfer-Encoding" in request.headers:
+        # A chunked body has no length to check, and werkzeug would silently cut it at the cap.
+        raise errors.LengthRequired()
+    raw = request.get_data()
+    if raw and (request.mimetype != "application/json" or "Content-Encoding" in request.headers):
+        raise errors.UnsupportedMediaType()
+    if request.mimetype_params.get("charset", "utf-8").lower() != "utf-8":
+        raise errors.UnsupportedMediaType()
+    return raw
+
+
+def if_match(*, required: bool = True) -> int | None:
+    """The version that the client read, from If-Match. Raises PreconditionRequired where it must be sent and is not.
+
+    A tag that is no version of ours gives -1, which matches no row.
+    """
+    sent = request.headers.get("If-Match")
+    if sent is None:
+        if required:
+            raise PreconditionRequired()
+        return None
+    if sent.strip() == "*":
+        return None
+    tag = sent.strip().strip('"')
+    return int(tag) if tag.isascii() and tag.isdigit() and len(tag) < 10 else -1
+
+
+# --- what is answered -------------------------------------------------------------------------------------------------
+
+
+def shape(view: type[View], row: Any) -> dict[str, Any]:
+    """The fields of `view`, from a model instance or from a row that a listing read."""
+    if isinstance(row, dict):
+        return {name: row[name] for name in view.model_fields}
+    return {name: getattr(row, name) for name in view.model_fields}
+
+
+def render(payload: Any) -> bytes:
+    return orjson.dumps(payload, option=_JSON_OPTIONS)
+
+
+def answer(
+    payload: Any = None, status: int = 200, *, version: int | None = None, location: str | None = None
+) -> Answer:
+    """A JSON answer; with `version` it carries the ETag and honours If-None-Match."""
+    if payload is None:
+        return Response(status=204)
+    response = Response(render(payload), status, mimetype="application/json")
+    if location is not None:
+        response.headers["Location"] = location
+    if version is not None:
+        response.headers["ETag"] = f'"{version}"'
+        if request.method == "GET" and request.headers.get("If-None-Match", "").strip() == f'"{version}"':
+            response.status_code = 304
+            response.set_data(b"")
+    return response
+
+
+def page_answer(found: tuple[dict[str, Any], str | None]) -> Answer:
+    """A page of a list, with the Link to the next one (RFC 8288)."""
+    payload, following = found
+    response = answer(payload)
+    if following:
+        response.headers["Link"] = f'<{following}>; rel="next"'
+    return response
+
+
+# --- was it said before -----------------------------------------------------------------------------------------------
+
+
+def claim_of_request(*, required: bool) -> Claim | None:
+    """The caller's claim on the idempotency key that came with the request, if one came.
+
+    Raises BadRequest `idempotency_key_required`, and Invalid for a key that is not 1..255 visible ASCII characters.
+    """
+    key = request.headers.get("Idempotency-Key", request.headers.get("X-Idempotency-Key"))
+    if key is None:
+        if required:
+            raise BadRequest("Send an Idempotency-Key with this request", code="idempotency_key_required")
+        return None
+    if not (0 < len(key) <= 255 and all("!" <= char <= "~" for char in key)):
+        raise errors.Invalid.field("Idempotency-Key", "invalid_key", "must be 1 to 255 visible ASCII characters")
+    actor = g.actor.name if g.actor else f"address:{client_address()}"
+    print_ = idempotency.fingerprint(request.get_data(), request.query_string, request.mimetype or "")
+    return Claim(actor, request.method, request.path, key, print_)
+
+
+def stored(response: Answer) -> StoredAnswer:
+    """The answer as it is kept for a replay."""
+    kept = {name: response.headers[name] for name in (*_KEPT_HEADERS, "Content-Type") if name in response.headers}
+    return StoredAnswer(response.status_code, kept, response.get_data())
+
+
+def replay(first: StoredAnswer) -> Answer:
+    """The first answer again, to the letter, and marked as such."""
+    return Response(first.body, first.status, headers={**first.headers, "Idempotency-Replayed": "true"})
+
+
+def _once(declared: Operation, route: Callable[..., Answer], path: dict[str, Any]) -> Answer:
+    claim = claim_of_request(required=declared.key_required)
+    if claim is None:
+        return route(**path)
+    try:
+        with transaction():
+            first = claim.take()
+            if first is not None:
+                return replay(first)
+            response = route(**path)
+            claim.keep(stored(response))
+            return response
+    except Exception as error:
+        return refused_once(claim, problems.translate(error))
+
+
+def refused_once(claim: Claim, error: FleetError) -> Answer:
+    """A refusal is an answer too and is kept, apart from the effect that was rolled back; what may heal is not."""
+    if error.status >= 500 or error.status == errors.RateLimited.status or error.code.startswith("idempotency_"):
+        raise error
+    response = problems.render(error)
+    with transaction():
+        first = claim.take()
+        if first is not None:
+            return replay(first)
+        claim.keep(stored(response))
+    return response

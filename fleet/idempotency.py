@@ -1,0 +1,98 @@
+"""One effect for one key: the stored answer commits, or rolls back, with the effect itself.
+
+The primary key (actor, method, path, key) is the truth. An advisory lock, keyed by 64 bits of the same names, only tells a
+simultaneous second request that the first one still runs; it ends with the transaction, so that a crash leaves nothing
+behind. Two keys that share a lock cost one needless 409 with Retry-After, never a wrong answer.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+from fleet.db import db
+from fleet.errors import Conflict, Invalid
+
+KEPT_HOURS = 24
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAnswer:
+    """An answer as it left the service: enough to give it again to the letter."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A request's claim on its key."""
+
+    actor: str
+    method: str
+    path: str
+    key: str
+    fingerprint: bytes
+
+    @property
+    def lock(self) -> int:
+        """The claim's name in 64 bits, signed as PostgreSQL's advisory locks are."""
+        name = "\n".join((self.actor, self.method, self.path, self.key)).encode()
+        return int.from_bytes(hashlib.sha256(name).digest()[:8], "big", signed=True)
+
+    @property
+    def names(self) -> tuple[str, str, str, str]:
+        return self.actor, self.method, self.path, self.key
+
+    def take(self) -> StoredAnswer | None:
+        """Claim the key inside the open transaction; returns the first answer when there is one already.
+
+        Raises Conflict `idempotency_in_progress`, Invalid `idempotency_key_reused`.
+        """
+        row = db.one(_TAKE, (self.lock, *self.names))
+        assert row is not None  # noqa: S101 - a lock attempt always answers
+        ours, fingerprint, status, headers, body = row
+        return self.judge(ours=ours, fingerprint=fingerprint, status=status, headers=headers, body=body)
+
+    def judge(
+        self, *, ours: bool, fingerprint: bytes | None, status: int | None, headers: dict[str, str], body: bytes | None
+    ) -> StoredAnswer | None:
+        """What the claimed row means: replay, refusal, or go ahead (None)."""
+        if fingerprint is not None:
+            if bytes(fingerprint) != self.fingerprint:
+                raise Invalid("The key was used for another request", code="idempotency_key_reused")
+            return StoredAnswer(status or 0, headers, bytes(body or b""))
+        if not ours:
+            raise in_progress()
+        return None
+
+    def keep(self, answer: StoredAnswer) -> None:
+        """Store the answer with the effect. Raises Conflict when another request stored one first: undo and replay."""
+        kept = db.one(_KEEP, (*self.names, self.fingerprint, answer.status, answer.headers, answer.body))
+        if kept is None:
+            raise in_progress()
+
+
+def in_progress() -> Conflict:
+    """The first request with this key has not ended yet, or ended in this instant: ask again."""
+    return Conflict(
+        "A request with this key is still running", code="idempotency_in_progress", headers={"Retry-After": "1"}
+    )
+
+
+def fingerprint(body: bytes, query: bytes, content_type: str) -> bytes:
+    """What makes two requests the same: their body, query and type."""
+    return hashlib.sha256(b"\n".join((content_type.encode(), query, body))).digest()
+
+
+_TAKE = """
+SELECT pg_try_advisory_xact_lock(%s), r.fingerprint, r.status, r.headers, r.body
+FROM (SELECT 1) AS always
+LEFT JOIN idempotency_record r ON r.actor = %s AND r.method = %s AND r.path = %s AND r.key = %s
+"""
+
+_KEEP = """
+INSERT INTO idempotency_record (actor, method, path, key, fingerprint, status, headers, body)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
+ON CONFLICT ON CONSTRAINT idempotency_record_pkey DO NOTHING
+RETURNING 1
+"""

@@ -1,0 +1,115 @@
+"""How often one caller may call. Counted in Redis, so that all instances share it; in the process while Redis is away.
+
+Flask-Limiter holds the storage and the moving-window strategy; the tier is known only after authentication, so each
+operation asks here once, in one place, instead of through its decorators.
+"""
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+from flask import Flask
+from flask_limiter import Limiter
+from limits import RateLimitItem, parse
+from limits.errors import StorageError
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter, RateLimiter
+
+from fleet.config import Settings
+from fleet.errors import RateLimited
+
+AUTH_STRICT, PUBLIC, AUTHENTICATED = "auth_strict", "public", "authenticated"
+# Seconds; Flask-Limiter's annotation knows only whole ones.
+_STORAGE_OPTIONS: dict[str, Any] = {"socket_connect_timeout": 0.2, "socket_timeout": 0.2}
+_AWAY_S = 1.0
+_GLOBAL_BATCH = 20
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a caller stands in the window: what the RateLimit headers say."""
+
+    limit: int
+    remaining: int
+    reset_s: int
+
+    def headers(self) -> dict[str, str]:
+        return {
+            "RateLimit-Limit": str(self.limit),
+            "RateLimit-Remaining": str(self.remaining),
+            "RateLimit-Reset": str(self.reset_s),
+        }
+
+
+class Limits:
+    """The tiers and their counters."""
+
+    def __init__(self, app: Flask, settings: Settings) -> None:
+        self.enabled = settings.ratelimit_enabled
+        self._tiers: dict[str, RateLimitItem] = {
+            AUTH_STRICT: parse(settings.ratelimit_auth_strict),
+            PUBLIC: parse(settings.ratelimit_public),
+            AUTHENTICATED: parse(settings.ratelimit_authenticated),
+        }
+        self._everybody = parse(settings.ratelimit_global)
+        limiter = Limiter(
+            _no_key,
+            app=app,
+            headers_enabled=False,
+            strategy="moving-window",
+            storage_uri=settings.redis_url,
+            storage_options=_STORAGE_OPTIONS,
+            key_prefix="fleet-limit",
+        )
+        self._shared: RateLimiter = limiter.limiter
+        self._local: RateLimiter = MovingWindowRateLimiter(MemoryStorage())
+        self._shared_again_at = 0.0
+        self._batch = threading.local()
+
+    def check(self, tier: str, caller: str) -> Standing | None:
+        """Count one call of `caller`. Raises RateLimited; returns None while limits are switched off."""
+        if not self.enabled:
+            return None
+        if time.monotonic() >= self._shared_again_at:
+            try:
+                return self._count(self._shared, tier, caller)
+            except (redis.RedisError, StorageError, OSError):
+                # Every request that waited for a dead Redis would hold a thread: count locally for a moment instead.
+                self._shared_again_at = time.monotonic() + _AWAY_S
+        return self._count(self._local, tier, caller)
+
+    def _count(self, counters: RateLimiter, tier: str, caller: str) -> Standing:
+        item = self._tiers[tier]
+        self._count_everybody(counters)
+        allowed = counters.hit(item, tier, caller)
+        window = counters.get_window_stats(item, tier, caller)
+        standing = Standing(item.amount, window.remaining if allowed else 0, _seconds_until(window.reset_time))
+        if not allowed:
+            raise _limited(standing)
+        return standing
+
+    def _count_everybody(self, counters: RateLimiter) -> None:
+        """The safety net over all callers, taken from Redis in batches: it need not be exact, it must be cheap."""
+        left = getattr(self._batch, "left", 0)
+        if left == 0:
+            if not counters.hit(self._everybody, "everybody", cost=_GLOBAL_BATCH):
+                raise _limited(Standing(self._everybody.amount, 0, 1))
+            left = _GLOBAL_BATCH
+        self._batch.left = left - 1
+
+
+def _no_key() -> str:
+    return ""
+
+
+def _seconds_until(instant: float) -> int:
+    return max(1, int(instant - time.time() + 0.999))
+
+
+def _limited(standing: Standing) -> RateLimited:
+    headers = {**standing.headers(), "Retry-After": str(standing.reset_s)}
+    return RateLimited(
+        f"At most {standing.limit} requests in this window; try again in {standing.reset_s} s", headers=headers
+    )

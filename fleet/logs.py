@@ -1,0 +1,53 @@
+"""One JSON object a line on standard output, with the request's id from the web through the relay to the worker."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import orjson
+from pythonjsonlogger.core import RESERVED_ATTRS
+from pythonjsonlogger.json import JsonFormatter
+
+_context: ContextVar[dict[str, str] | None] = ContextVar("log_context", default=None)
+
+
+class _Formatter(JsonFormatter):
+    def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
+        super().add_fields(log_data, record, message_dict)
+        log_data.update(_context.get() or {})
+
+
+def _serialize(record: dict[str, Any], **_: Any) -> str:
+    return orjson.dumps(record, default=str, option=orjson.OPT_UTC_Z).decode()
+
+
+def configure(level: str) -> None:
+    """Send every logger of the process to standard output as JSON lines."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(
+        _Formatter(
+            "%(asctime)s %(levelname)s %(name)s %(message)s",
+            rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
+            json_serializer=_serialize,
+            reserved_attrs=[*RESERVED_ATTRS, "taskName"],
+        )
+    )
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+
+
+@contextmanager
+def context(**fields: str) -> Iterator[None]:
+    """Put these fields on every line logged inside, such as the request id that a message carries."""
+    token = _context.set({**(_context.get() or {}), **fields})
+    try:
+        yield
+    finally:
+        _context.reset(token)
+
+
+def enter(**fields: str) -> None:
+    """Replace the context for the rest of this thread's work: one request or one task after the other."""
+    _context.set(fields)

@@ -1,0 +1,39 @@
+"""The four golden signals and what the operators of a rental fleet watch, for Prometheus, over all processes together."""
+
+import os
+from functools import lru_cache
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import REGISTRY as PROCESS_REGISTRY
+from prometheus_client.multiprocess import MultiProcessCollector
+
+_BUCKETS_S = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+LATENCY = Histogram("fleet_http_request_seconds", "Time to answer", ["operation"], buckets=_BUCKETS_S)
+ANSWERS = Counter("fleet_http_responses_total", "Answers by status (traffic and errors)", ["operation", "status"])
+BUSY = Gauge("fleet_http_busy_threads", "Requests in progress (saturation)", multiprocess_mode="livesum")
+THREADS = Gauge("fleet_http_threads", "Threads that can answer (saturation)", multiprocess_mode="livesum")
+DELIVERIES = Counter("fleet_outbox_deliveries_total", "Messages handled", ["topic", "outcome"])
+LAG = Histogram(
+    "fleet_outbox_lag_seconds", "From commit to effect", ["topic"], buckets=(*_BUCKETS_S, 10.0, 30.0, 60.0, 300.0)
+)
+
+
+@lru_cache(maxsize=1024)
+def latency_of(operation: str) -> Histogram:
+    """The kept child: a label look-up at each request costs more than the observation."""
+    return LATENCY.labels(operation)
+
+
+@lru_cache(maxsize=4096)
+def answers_of(operation: str, status: int) -> Counter:
+    return ANSWERS.labels(operation, str(status))
+
+
+def exposition() -> tuple[bytes, str]:
+    """All processes' figures as Prometheus text, and its content type."""
+    registry = PROCESS_REGISTRY
+    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)
+    return generate_latest(registry), CONTENT_TYPE_LATEST

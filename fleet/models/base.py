@@ -1,0 +1,97 @@
+"""What every table shares: the database, aware timestamps, identifiers made by the service, keyset pages."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+from uuid import UUID
+
+import peewee
+from playhouse.postgres_ext import DateTimeTZField
+
+from fleet import clock
+from fleet.db import Row, db
+from fleet.errors import VersionConflict
+
+
+class Model(peewee.Model):
+    """Tables are made by migrations; the models say what the code reads and writes of them."""
+
+    class Meta:
+        database = db
+        legacy_table_names = False
+
+
+class Versioned(Model):
+    """A row that people edit. The database counts `version` at every update."""
+
+    id = peewee.UUIDField(primary_key=True, default=clock.new_id)
+    version = peewee.IntegerField(default=1)
+    created_at = DateTimeTZField(default=clock.now)
+    updated_at = DateTimeTZField(default=clock.now)
+
+    def change(self, *, expected_version: int | None = None, **values: Any) -> None:
+        """Write `values` where the version is still the expected one (by default: the one that was read).
+
+        Two edits of one version cannot both match, so the later one raises VersionConflict instead of burying the first.
+        """
+        expected = self.version if expected_version is None else expected_version
+        model = type(self)
+        changed = (
+            model.update(**values)
+            .where((model.id == self.id) & (model.version == expected))
+            .returning(model.version, model.updated_at)
+            .tuples()
+            .execute()
+        )
+        written = next(iter(changed), None)
+        if written is None:
+            raise VersionConflict()
+        for name, value in values.items():
+            setattr(self, name, value)
+        self.version, self.updated_at = written
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A piece of a WHERE clause with its parameters."""
+
+    sql: str
+    params: tuple[Any, ...] = ()
+
+
+NOTHING = Condition("false")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A list that is read a page at a time, newest first, by one statement whatever its length.
+
+    `columns` maps the names that clients see to SQL; `source` is what follows FROM. The key is the time-ordered id, so the
+    page after a row starts right below it at any depth.
+    """
+
+    columns: dict[str, str]
+    source: str
+    key: str = "id"
+
+    def page(self, conditions: list[Condition], *, after: UUID | None, limit: int) -> list[dict[str, Any]]:
+        """At most `limit` + 1 rows: one more than asked for tells that there is a next page."""
+        if after is not None:
+            conditions = [*conditions, Condition(f"{self.key} < %s", (after,))]
+        where = " AND ".join(f"({condition.sql})" for condition in conditions) or "true"
+        params = [value for condition in conditions for value in condition.params]
+        rows = db.rows(f"{self._select} WHERE {where} ORDER BY {self.key} DESC LIMIT %s", (*params, limit + 1))
+        return [self.named(row) for row in rows]
+
+    def first(self, conditions: list[Condition]) -> dict[str, Any] | None:
+        """The newest row that meets all conditions."""
+        rows = self.page(conditions, after=None, limit=0)
+        return rows[0] if rows else None
+
+    def named(self, row: Row) -> dict[str, Any]:
+        return dict(zip(self.columns, row, strict=True))
+
+    @cached_property
+    def _select(self) -> str:
+        columns = ", ".join(self.columns.values())
+        return f"SELECT {columns} FROM {self.source}"  # noqa: S608 - written beside the models, never by a client

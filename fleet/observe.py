@@ -1,0 +1,86 @@
+"""Around every request: its id, its log line, its metrics, its headers. One pass before, one pass after."""
+
+import logging
+import re
+import time
+
+from flask import Flask, Response, g, request
+from werkzeug.datastructures import Headers
+
+from fleet import clock, logs, metrics
+from fleet.config import Settings
+
+log = logging.getLogger("fleet.request")
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
+_TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+def register(app: Flask, settings: Settings) -> None:
+    app.before_request(_begin)
+
+    @app.after_request
+    def end(response: Response) -> Response:
+        _finish_headers(response.headers, settings)
+        _record(response)
+        return response
+
+    @app.teardown_request
+    def leave(_: BaseException | None) -> None:
+        if g.pop("counted_busy", False):
+            metrics.BUSY.dec()
+
+
+def _begin() -> None:
+    g.started = time.perf_counter()
+    sent = request.headers.get("X-Request-ID", "")
+    g.request_id = sent if _REQUEST_ID.fullmatch(sent) else clock.new_id().hex
+    trace = request.headers.get("traceparent", "")
+    g.traceparent = trace if _TRACEPARENT.fullmatch(trace) else None
+    logs.enter(request_id=g.request_id)
+    metrics.BUSY.inc()
+    g.counted_busy = True
+
+
+def _finish_headers(headers: Headers, settings: Settings) -> None:
+    headers["X-Request-ID"] = g.get("request_id", "")
+    for name, value in _HEADERS.items():
+        headers.setdefault(name, value)
+    if g.get("actor"):
+        headers.setdefault("Cache-Control", "no-store")
+    if settings.production:
+        headers["Strict-Transport-Security"] = "max-age=31536000; includeSubDomains"
+    standing = g.get("standing")
+    if standing is not None:
+        headers.update(standing.headers())
+    origin = request.headers.get("Origin")
+    if origin in settings.cors_origins and origin:
+        headers["Access-Control-Allow-Origin"] = origin
+        headers["Access-Control-Allow-Headers"] = "Authorization, Content-Type, Idempotency-Key, If-Match, X-Request-ID"
+        headers["Access-Control-Allow-Methods"] = "GET, POST, PUT, PATCH, DELETE"
+        headers["Access-Control-Expose-Headers"] = "ETag, Location, Link, Retry-After, X-Request-ID"
+        headers.add("Vary", "Origin")
+
+
+def _record(response: Response) -> None:
+    elapsed_s = time.perf_counter() - g.get("started", time.perf_counter())
+    operation = request.endpoint or "unknown"
+    metrics.latency_of(operation).observe(elapsed_s)
+    metrics.answers_of(operation, response.status_code).inc()
+    actor = g.get("actor")
+    log.info(
+        "request",
+        extra={
+            "method": request.method,
+            "operation": operation,
+            "status": response.status_code,
+            "duration_ms": round(elapsed_s * 1000, 2),
+            "actor": actor.name if actor else None,
+            "traceparent": g.get("traceparent"),
+        },
+    )

@@ -1,0 +1,60 @@
+"""Keyset pages behind cursors that nobody but us can make, each good for one list, one filter and one reader."""
+
+import base64
+import hashlib
+import hmac
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlencode
+from uuid import UUID
+
+from flask import current_app, g, request
+
+from fleet.errors import BadRequest
+from fleet.parsing import PageQuery, Query
+
+_MAC_BYTES = 16
+
+
+def _seal(position: bytes, context: str) -> bytes:
+    key = current_app.extensions["fleet"].cursor_key
+    return hmac.digest(key, context.encode() + b"\n" + position, hashlib.sha256)[:_MAC_BYTES]
+
+
+def _context(query: Query) -> str:
+    filters = query.model_dump_json(exclude={"cursor", "limit"}, exclude_none=True)
+    return f"{g.actor.name}\n{request.path}\n{filters}"
+
+
+def _position(query: PageQuery) -> UUID | None:
+    """The id that the cursor stands for. Raises BadRequest `invalid_cursor` for one that was tampered with or moved."""
+    if query.cursor is None:
+        return None
+    try:
+        raw = base64.b64decode(query.cursor.encode("ascii"), altchars=b"-_", validate=True)
+    except (ValueError, UnicodeEncodeError):
+        raise BadRequest("The cursor is not one of this list", code="invalid_cursor") from None
+    position, seal = raw[:16], raw[16:]
+    if len(position) != 16 or not hmac.compare_digest(seal, _seal(position, _context(query))):
+        raise BadRequest("The cursor is not one of this list", code="invalid_cursor")
+    return UUID(bytes=position)
+
+
+def page(
+    query: PageQuery, read: Callable[..., list[dict[str, Any]]], shape: Callable[[dict[str, Any]], Any], **kwargs: Any
+) -> tuple[dict[str, Any], str | None]:
+    """One page as `{"data", "next_cursor"}` and the address of the next.
+
+    `read(after=, limit=, **kwargs)` returns newest-first rows with an `id`, one more than `limit` where there are more.
+    """
+    rows = read(after=_position(query), limit=query.limit, **kwargs)
+    cursor = None
+    if len(rows) > query.limit:
+        rows = rows[: query.limit]
+        position = UUID(str(rows[-1]["id"])).bytes
+        cursor = base64.urlsafe_b64encode(position + _seal(position, _context(query))).decode()
+    following = None
+    if cursor:
+        asked = {name: value for name, value in request.args.items() if name != "cursor"}
+        following = f"{request.path}?{urlencode({**asked, 'cursor': cursor})}"
+    return {"data": [shape(row) for row in rows], "next_cursor": cursor}, following

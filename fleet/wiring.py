@@ -1,0 +1,22 @@
+"""The parts that one process shares, made once from the settings; reached as `current_app.extensions["fleet"]`."""
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+from functools import cached_property
+
+from fleet.auth import Tokens
+from fleet.config import Settings
+from fleet.limits import Limits
+
+
+@dataclass
+class Wiring:
+    settings: Settings
+    tokens: Tokens
+    limits: Limits
+
+    @cached_property
+    def cursor_key(self) -> bytes:
+        """Signs list cursors: derived, so that a cursor never speaks for another secret of ours."""
+        return hmac.digest(self.settings.secret_key.encode(), b"fleet cursors", hashlib.sha256)

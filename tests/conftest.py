@@ -1,0 +1,93 @@
+"""Real PostgreSQL and Redis for every test process, one application on them, and the cast."""
+
+import os
+from collections.abc import Iterator
+
+import psycopg2
+import pytest
+from flask import Flask
+
+from app import create_app
+from fleet.cli import migrate
+from fleet.config import Settings
+from fleet.db import db
+from fleet.embedded import Databases, scratch_databases
+from fleet.rules.postings import CHART
+from tests.cast import Cast
+
+CHART_CODES = [account.code for account in CHART]
+KEPT_TABLES = ("schema_migration", "lifecycle_transition", "tax_code", "ledger_account", "fiscal_period")
+
+
+@pytest.fixture(scope="session")
+def databases() -> Iterator[Databases]:
+    """A PostgreSQL and a Redis of this test process alone."""
+    with scratch_databases() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def environment(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What a process of the service needs in its environment to join the test."""
+    return {
+        "FLEET_ENV": "test",
+        "SECRET_KEY": "a-secret-key-of-the-tests-0123456789",
+        "DATABASE_URL": databases.database_url,
+        "REDIS_URL": databases.redis_url,
+        "RATELIMIT_AUTH_STRICT": "1000 per second",
+        "RATELIMIT_PUBLIC": "100000 per second",
+        "RATELIMIT_AUTHENTICATED": "100000 per second",
+        "RATELIMIT_GLOBAL": "1000000 per second",
+        "DATABASE_CONNECT_TIMEOUT_MS": "5000",
+        "DATABASE_STATEMENT_TIMEOUT_MS": "10000",
+        "DATABASE_LOCK_TIMEOUT_MS": "8000",
+        "FLEET_MAIL_DIR": str(tmp_path_factory.mktemp("mail")),
+        "LOG_LEVEL": "WARNING",
+    }
+
+
+@pytest.fixture(scope="session")
+def settings(environment: dict[str, str]) -> Settings:
+    return Settings.load(environment)
+
+
+@pytest.fixture(scope="session")
+def app(settings: Settings, environment: dict[str, str]) -> Iterator[Flask]:
+    """The application, migrated and ready."""
+    os.environ.update(environment)
+    app = create_app(settings)
+    with app.app_context():
+        migrate()
+    db.close()
+    db.configure(settings)
+    yield app
+    if not db.is_closed():
+        db.close()
+
+
+@pytest.fixture(scope="session")
+def tables(app: Flask) -> list[str]:
+    rows = db.rows("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    return [name for (name,) in rows if name not in KEPT_TABLES]
+
+
+@pytest.fixture
+def fresh_database(app: Flask, tables: list[str], databases: Databases) -> Iterator[None]:
+    """An empty database: truncated, because a rollback per test would never fire a deferred constraint."""
+    connection = psycopg2.connect(databases.superuser_url)
+    with connection, connection.cursor() as cursor:
+        # The guards that keep the books from being emptied are put aside for this session alone.
+        cursor.execute("SET session_replication_role = replica")
+        cursor.execute("TRUNCATE " + ", ".join(tables))
+        cursor.execute("DELETE FROM tax_code WHERE code <> 'NONE'")
+        cursor.execute("DELETE FROM ledger_account WHERE code <> ALL (%s)", (CHART_CODES,))
+        cursor.execute("UPDATE ledger_account SET active = true WHERE NOT active")
+        cursor.execute("UPDATE fiscal_period SET closed_at = NULL WHERE closed_at IS NOT NULL")
+    connection.close()
+    yield
+
+
+@pytest.fixture
+def cast(app: Flask, fresh_database: None) -> Cast:
+    """The people, places and vehicles that the tests are about, in an otherwise empty database."""
+    return Cast(app)
