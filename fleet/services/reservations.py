@@ -1,0 +1,250 @@
+"""Taking a vehicle's time: reserve it, hold it, and let holds expire. The hottest path of the service.
+
+One attempt is one short transaction of two statements: read all that deciding needs, decide here, write all or nothing. The
+exclusion constraint on the calendar has the last word; whoever loses gets an empty answer and no exception.
+"""
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from fleet import clock, logs
+from fleet.auth import Actor
+from fleet.db import db, transaction
+from fleet.errors import Invalid, NoVehicleAvailable, RentalOverlap, Unavailable
+from fleet.idempotency import Claim, StoredAnswer
+from fleet.models.rentals import (
+    ANY_FREE_OF_CLASS,
+    EXPIRE_HOLDS,
+    PICK_TO_RESERVE,
+    READ_TO_RESERVE,
+    WRITE_RESERVATION,
+)
+from fleet.rules import pricing
+from fleet.rules.periods import Period, rental_period
+from fleet.services import calendar, outbox
+from fleet.services.terms import Offer, offer_of
+
+OVERDUE_MARGIN = timedelta(minutes=15)
+"""How long a vehicle that is overdue counts as taken from now on; the sweep of `calendar` keeps the block as long."""
+
+_PATIENCE_S = 2.0
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a customer wants: a vehicle, or any vehicle of a class, for a period. `hold_minutes` only holds it."""
+
+    customer_id: UUID
+    start_at: datetime
+    end_at: datetime
+    vehicle_id: UUID | None = None
+    class_id: UUID | None = None
+    pickup_branch_id: UUID | None = None
+    dropoff_branch_id: UUID | None = None
+    deposit_amount: int = 0
+    notes: str | None = None
+    hold_minutes: int | None = None
+
+
+@dataclass(frozen=True)
+class Reserved:
+    """The answer to a reservation; `replayed` when an earlier request with the same key had given it."""
+
+    answer: StoredAnswer
+    replayed: bool
+
+
+def reserve(
+    actor: Actor, wish: Wish, *, claim: Claim, answer_of: Callable[[Document], StoredAnswer]
+) -> Reserved:
+    """Reserve (or hold) a vehicle for a customer, exactly once for one key.
+
+    Raises Invalid, RentalOverlap with alternatives, NoVehicleAvailable, Unavailable, Conflict `idempotency_in_progress`.
+    """
+    now = clock.now()
+    period = rental_period(wish.start_at, wish.end_at, now=now, may_backdate=actor.can("rentals.backdate"))
+    deadline = time.monotonic() + _PATIENCE_S
+    holds_expired = False
+    while True:
+        attempt = _Attempt(actor, wish, period, now, claim, answer_of)
+        with transaction():
+            reserved = attempt.by_vehicle() if wish.vehicle_id else attempt.by_class()
+        if reserved is not None:
+            return reserved
+        if not holds_expired and expire_holds(vehicle_id=wish.vehicle_id, class_id=wish.class_id):
+            # What stood in the way was a hold whose time is over and whom the sweep had not met yet.
+            holds_expired = True
+        elif wish.vehicle_id:
+            raise _overlap(wish.vehicle_id, attempt.offer, period)
+        elif not attempt.worth_another_try or time.monotonic() > deadline:
+            raise _none_free(attempt)
+        else:
+            time.sleep(random.uniform(0.002, 0.02))  # noqa: S311 - spreads the rivals, keeps no secret
+
+
+def expire_holds(*, vehicle_id: UUID | None = None, class_id: UUID | None = None, limit: int = 200) -> int:
+    """Let holds whose time is over expire, and free their vehicles; returns how many. Harmless when two run."""
+    with transaction():
+        found = {"now": clock.now(), "vehicle_id": vehicle_id, "class_id": class_id, "limit": limit}
+        return len(db.execute_sql(EXPIRE_HOLDS, found).fetchall())  # type: ignore[arg-type]
+
+
+class _Attempt:
+    """One transaction's try at a wish."""
+
+    def __init__(
+        self,
+        actor: Actor,
+        wish: Wish,
+        period: Period,
+        now: datetime,
+        claim: Claim,
+        answer_of: Callable[[Document], StoredAnswer],
+    ) -> None:
+        self.actor, self.wish, self.period, self.now = actor, wish, period, now
+        self.claim, self.answer_of = claim, answer_of
+        self.offer: Offer | None = None
+        self.worth_another_try = True
+
+    def by_vehicle(self) -> Reserved | None:
+        """Reserve the vehicle that was asked for; None when it is taken."""
+        wish = self.wish
+        row = db.run(
+            READ_TO_RESERVE,
+            (self.claim.lock, *self.claim.names, wish.customer_id, wish.vehicle_id, wish.pickup_branch_id, self.now),
+        )[0]
+        first = self._first_answer(row)
+        if first is not None:
+            return first
+        self._check_customer(row)
+        offer = self.offer = offer_of(row[_OFFER:])
+        if offer is None or offer.vehicle_id is None:
+            raise Invalid.field("vehicle_id", "not_found", "is no vehicle of this fleet")
+        offer.check_rentable()
+        out_overdue = row[_OUT_OVERDUE]
+        if out_overdue and self.period.start <= self.now + OVERDUE_MARGIN:
+            return None
+        return self._write(row, offer)
+
+    def by_class(self) -> Reserved | None:
+        """Reserve the best-fitting free vehicle of the class; None when there is none, or a rival was quicker."""
+        params = self._pick_params()
+        row = db.run(PICK_TO_RESERVE, params)[0]
+        first = self._first_answer(row)
+        if first is not None:
+            return first
+        self._check_customer(row)
+        offer = self.offer = offer_of(row[_OFFER:])
+        if offer is None:
+            self.worth_another_try = bool(db.run(ANY_FREE_OF_CLASS, params)[0][0])
+            return None
+        return self._write(row, offer)
+
+    def _pick_params(self) -> tuple[Any, ...]:
+        wish, period = self.wish, self.period
+        named = (self.claim.lock, *self.claim.names, wish.customer_id, wish.class_id, wish.pickup_branch_id)
+        return (*named, self.now, period.start, period.end)
+
+    def _first_answer(self, row: tuple[Any, ...]) -> Reserved | None:
+        ours, fingerprint, status, headers, body = row[:_CUSTOMER]
+        first = self.claim.judge(ours=ours, fingerprint=fingerprint, status=status, headers=headers, body=body)
+        return None if first is None else Reserved(first, replayed=True)
+
+    def _check_customer(self, row: tuple[Any, ...]) -> None:
+        customer_id, status = row[_CUSTOMER : _CUSTOMER + 2]
+        foreign = not self.actor.can("rentals.read_all") and customer_id != self.actor.customer_id
+        if customer_id is None or foreign:
+            raise Invalid.field("customer_id", "not_found", "is no customer of this fleet")
+        if status != "active":
+            raise Invalid.field("customer_id", "not_active", "is a customer who was deactivated")
+
+    def _write(self, row: tuple[Any, ...], offer: Offer) -> Reserved | None:
+        document = self._document(row, offer)
+        answer = self.answer_of(document)
+        written = db.run(WRITE_RESERVATION, self._written_values(document, offer, answer))
+        return Reserved(answer, replayed=False) if written else None
+
+    def _document(self, row: tuple[Any, ...], offer: Offer) -> Document:
+        """The rental as it will stand, before it is written: the answer is stored by the very statement that writes it."""
+        wish = self.wish
+        base = pricing.base(offer.terms, self.period)
+        held = wish.hold_minutes is not None
+        branch_id = wish.pickup_branch_id or offer.branch_id
+        blank = dict.fromkeys(_BLANK_AT_FIRST)
+        return blank | {
+            "id": clock.new_id(),
+            "number": f"RNT-{self.now.year}-{row[_OUT_OVERDUE + 1]:06d}",
+            "status": "held" if held else "reserved",
+            "vehicle_id": offer.vehicle_id,
+            "class_id": offer.class_id,
+            "customer_id": wish.customer_id,
+            "start_at": self.period.start,
+            "end_at": self.period.end,
+            "hold_expires_at": self.now + timedelta(minutes=wish.hold_minutes) if wish.hold_minutes else None,
+            "pickup_branch_id": branch_id,
+            "dropoff_branch_id": wish.dropoff_branch_id or branch_id,
+            "daily_rate": offer.terms.daily_rate,
+            "currency": offer.terms.currency,
+            "base_amount": base.net_amount,
+            "total_amount": base.net_amount,
+            "deposit_amount": wish.deposit_amount,
+            "notes": wish.notes,
+            "overdue": False,
+            "version": 1,
+            "created_at": self.now,
+            "updated_at": self.now,
+            "plate_number": offer.plate_number,
+            "make": offer.make,
+            "model": offer.model,
+            "first_name": row[_CUSTOMER + 2],
+            "last_name": row[_CUSTOMER + 3],
+        }
+
+    def _written_values(self, document: Document, offer: Offer, answer: StoredAnswer) -> tuple[Any, ...]:
+        padded = offer.padded(self.period)
+        status = document["status"]
+        topic = f"notifications.rental_{status}"
+        block = (
+            clock.new_id(), offer.vehicle_id, "hold" if status == "held" else "reservation",
+            self.period.start, self.period.end, padded.start, padded.end, self.actor.user_id,
+        )  # fmt: skip
+        rental = (
+            document["id"], document["number"], status, document["class_id"], document["customer_id"],
+            document["hold_expires_at"], document["pickup_branch_id"], document["dropoff_branch_id"],
+            document["daily_rate"], document["currency"], document["base_amount"], document["deposit_amount"],
+            offer.terms.as_json(), document["notes"], self.now,
+        )  # fmt: skip
+        asked_by = (logs.current("request_id"), logs.current("traceparent"))
+        message = (clock.new_id(), topic, outbox.queue_of(topic), {}, *asked_by)
+        record = (*self.claim.names, self.claim.fingerprint, answer.status, answer.headers, answer.body)
+        return (*block, *rental, *message, *record)
+
+
+def _overlap(vehicle_id: UUID, offer: Offer | None, period: Period) -> RentalOverlap:
+    class_id = offer.class_id if offer else None
+    branch_id = offer.branch_id if offer else None
+    others = calendar.alternatives(vehicle_id=vehicle_id, class_id=class_id, branch_id=branch_id, period=period)
+    return RentalOverlap(extra={"alternatives": others})
+
+
+def _none_free(attempt: _Attempt) -> Exception:
+    if attempt.worth_another_try:
+        return Unavailable("Many book this class at this moment; try again")
+    return NoVehicleAvailable()
+
+
+# Where things stand in a row of READ_TO_RESERVE and PICK_TO_RESERVE.
+_CUSTOMER = 5
+_OUT_OVERDUE = 9
+_OFFER = 11
+_BLANK_AT_FIRST = (
+    "actual_start_at", "actual_end_at", "start_odometer_km", "end_odometer_km", "start_fuel_percent",
+    "end_fuel_percent", "cancel_reason", "charges",
+)  # fmt: skip
+
