@@ -14,6 +14,7 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from jwt.algorithms import ECAlgorithm
 
 from fleet import errors
 from fleet.config import Settings
@@ -28,19 +29,19 @@ WORKSHOP = EVERYBODY | {
     "vehicles.status", "odometer.read", "odometer.record", "calendar.read", "blocks.manage", "api_keys.manage",
 }  # fmt: skip
 COUNTER = CUSTOMER | {
-    "customers.read_all", "customers.create", "customers.deactivate", "rentals.read_all", "rentals.update",
-    "rentals.activate", "rentals.complete", "rentals.no_show", "rentals.charge", "invoices.read_all",
+    "customers.read_all", "customers.read_identity", "customers.create", "customers.deactivate", "rentals.read_all",
+    "rentals.update", "rentals.activate", "rentals.complete", "rentals.no_show", "rentals.charge", "invoices.read_all",
     "odometer.read", "odometer.record", "calendar.read", "blocks.manage",
 }  # fmt: skip
 MANAGER = COUNTER | WORKSHOP | {
     "branches.manage", "vehicle_classes.manage", "vehicles.create", "vehicles.update", "vehicles.delete",
-    "rentals.backdate", "customers.erase", "reports.read", "ledger.read",
+    "rentals.backdate", "customers.erase", "ledger.read",
 }  # fmt: skip
 ACCOUNTANT = EVERYBODY | {
     "customers.read", "customers.read_all", "rentals.read", "rentals.read_all", "invoices.read", "invoices.read_all",
-    "ledger.read", "ledger.post", "ledger.accounts", "reconciliation.read", "reports.read", "api_keys.manage",
+    "ledger.read", "ledger.post", "ledger.accounts", "reconciliation.read", "api_keys.manage",
 }  # fmt: skip
-ADMIN = MANAGER | ACCOUNTANT | {"users.manage", "operations.read"}
+ADMIN = MANAGER | ACCOUNTANT | {"users.manage"}
 
 # The one table of who may do what; docs/api.md shows it and a test holds the two together.
 ROLES: dict[str, frozenset[str]] = {
@@ -85,6 +86,12 @@ class Actor:
         """Raises Forbidden when the actor lacks the permission."""
         if permission not in self.permissions:
             raise errors.Forbidden(f"It takes the permission {permission}")
+
+    def must_have_session(self) -> UUID:
+        """The session that the actor signed in with. Raises Forbidden for a machine key, which must not outgrow itself."""
+        if self.session_id is None:
+            raise errors.Forbidden("It takes a signed-in user, not an API key")
+        return self.session_id
 
     @property
     def name(self) -> str:
@@ -176,8 +183,16 @@ class Tokens:
             raise errors.Unauthenticated("The access token has expired", code="token_expired")
         return claims
 
+    def jwks(self) -> list[dict[str, Any]]:
+        """The public keys, newest first, as others verify our tokens with them (RFC 7517)."""
+        return [
+            {**ECAlgorithm.to_jwk(key, as_dict=True), "kid": kid, "use": "sig", "alg": "ES256"}
+            for kid, key in self._public.items()
+        ]
+
     def _read(self, token: str, at: datetime) -> Claims:
-        if len(token) > MAX_TOKEN_LENGTH:
+        # Decoders skip what is not base64url, so that one signature would stand for any number of spellings.
+        if len(token) > MAX_TOKEN_LENGTH or not _COMPACT.fullmatch(token):
             raise errors.Unauthenticated()
         try:
             header = jwt.get_unverified_header(token)
@@ -192,6 +207,7 @@ class Tokens:
 
 
 _REMEMBERED_TOKENS = 10_000
+_COMPACT = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+){2}", re.ASCII)
 _PEM_BLOCK = re.compile(r"-----BEGIN [A-Z ]+-----.+?-----END [A-Z ]+-----\n?", re.S)
 _CLOCK_SKEW_S = 60
 
@@ -203,7 +219,7 @@ def _bounded(said: dict[str, Any], at: datetime) -> Claims:
         raise ValueError("times")
     if not 0 < expires - issued <= ACCESS_LIFETIME.total_seconds():
         raise ValueError("lifetime")
-    return Claims(UUID(said["sub"]), UUID(said["sid"]), float(expires))
+    return Claims(UUID(str(said["sub"])), UUID(str(said["sid"])), float(expires))
 
 
 def _signing_key(settings: Settings) -> ec.EllipticCurvePrivateKey:

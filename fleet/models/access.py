@@ -1,11 +1,15 @@
 """Users, their sessions and refresh tokens, and machine keys."""
 
+from uuid import UUID
+
 import peewee
 from playhouse.postgres_ext import ArrayField, DateTimeTZField
 
 from fleet import clock
-from fleet.db import Statement
-from fleet.models.base import Model, Versioned
+from fleet.auth import Actor
+from fleet.db import Statement, db
+from fleet.errors import NotFound
+from fleet.models.base import Condition, Listing, Model, Versioned
 
 
 class User(Versioned):
@@ -21,6 +25,11 @@ class User(Versioned):
 
     class Meta:
         table_name = "user_account"
+
+    @property
+    def active(self) -> bool:
+        """Whether the user may sign in."""
+        return self.deactivated_at is None
 
 
 class Session(Model):
@@ -70,6 +79,84 @@ class ApiKey(Model):
     revoked_at = DateTimeTZField(null=True)
 
 
+USERS = Listing(
+    columns={
+        "active": "user_account.deactivated_at IS NULL",
+        **{
+            name: f"user_account.{name}"
+            for name in (
+                "id", "email", "first_name", "last_name", "phone", "roles", "deactivated_at",
+                "version", "created_at", "updated_at",
+            )
+        },
+    },
+    source="user_account",
+    key="user_account.id",
+)  # fmt: skip
+
+API_KEYS = Listing(
+    columns={
+        name: f"api_key.{name}"
+        for name in ("id", "name", "prefix", "permissions", "created_at", "expires_at", "last_used_at")
+    },
+    source="api_key",
+    key="api_key.id",
+)
+
+
+def keys_seen_by(actor: Actor) -> Condition:
+    """One's own keys, as long as they are not revoked. Nobody manages another one's: an admin deactivates the owner."""
+    return Condition("api_key.user_id = %s AND api_key.revoked_at IS NULL", (actor.user_id,))
+
+
+def active_admins_for_update() -> set[UUID]:
+    """Every admin who may sign in, locked in the order of their ids until the transaction ends.
+
+    Whoever takes an admin away asks here first, so that two who do it at once stand in a line, and the second sees what
+    the first one left.
+    """
+    admins = User.roles.contains(["admin"]) & User.deactivated_at.is_null()
+    return {user.id for user in User.select(User.id).where(admins).order_by(User.id).for_update()}
+
+
+def user_for_update(user_id: UUID) -> User:
+    """The user, locked until the transaction ends. Raises NotFound."""
+    user: User | None = User.select().where(User.id == user_id).for_update().first()
+    if user is None:
+        raise NotFound()
+    return user
+
+
+def proven_user_for_share(user: User) -> bool:
+    """Whether `user` still has the password that was compared and may sign in, held so until the transaction ends.
+
+    A change of the password or a deactivation waits for the lock and then ends the session that was opened under it.
+    """
+    still = "SELECT 1 FROM user_account WHERE id = %s AND password_hash = %s AND deactivated_at IS NULL FOR SHARE"
+    return db.one(still, (user.id, user.password_hash)) is not None
+
+
+def end_sessions(user_id: UUID, reason: str, *, spare: UUID | None = None) -> None:
+    """End all live sessions of the user, but for the one to `spare`."""
+    live = (Session.user == user_id) & Session.ended_at.is_null()
+    if spare is not None:
+        live &= Session.id != spare
+    Session.update(ended_at=clock.now(), end_reason=reason).where(live).execute()
+
+
+def end_session_of_token(token_hash: bytes, reason: str) -> UUID | None:
+    """End the session that this refresh token was ever handed out in; returns its id if it was live until now."""
+    family = RefreshToken.select(RefreshToken.session).where(RefreshToken.token_hash == token_hash)
+    ended = (
+        Session.update(ended_at=clock.now(), end_reason=reason)
+        .where(Session.id.in_(family) & Session.ended_at.is_null())
+        .returning(Session.id)
+        .tuples()
+        .execute()
+    )
+    return next((session_id for (session_id,) in ended), None)
+
+
 ACTOR_OF_SESSION = Statement(
     "actor_of_session",
     ("uuid", "uuid"),
@@ -89,3 +176,21 @@ ACTOR_OF_API_KEY = Statement(
     LEFT JOIN customer c ON c.user_id = u.id
     WHERE k.key_hash = $1 AND k.revoked_at IS NULL AND k.expires_at > now() AND u.deactivated_at IS NULL""",
 )
+
+FORGET_SESSIONS = """
+DELETE FROM user_session WHERE id = ANY (ARRAY(
+    SELECT id FROM user_session WHERE least(ended_at, expires_at) < %(before)s
+    ORDER BY least(ended_at, expires_at) LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+))
+"""
+FORGET_TOKENS = """
+DELETE FROM refresh_token WHERE token_hash = ANY (ARRAY(
+    SELECT token_hash FROM refresh_token WHERE issued_at < %(before)s
+    ORDER BY issued_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+))
+"""
+FORGET_FAILURES = """
+DELETE FROM login_throttle WHERE account_hash = ANY (ARRAY(
+    SELECT account_hash FROM login_throttle WHERE last_failure_at < %(before)s LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+))
+"""
