@@ -74,6 +74,7 @@ CREATE TABLE user_session (
   CONSTRAINT session_end_has_reason CHECK ((ended_at IS NULL) = (end_reason IS NULL))
 );
 CREATE INDEX user_session_live ON user_session (user_id) WHERE ended_at IS NULL;
+CREATE INDEX user_session_over ON user_session (least(ended_at, expires_at));
 
 -- One row for each refresh token ever handed out: a used one shown again betrays a theft.
 CREATE TABLE refresh_token (
@@ -83,6 +84,7 @@ CREATE TABLE refresh_token (
   used_at timestamptz
 );
 CREATE INDEX refresh_token_session ON refresh_token (session_id);
+CREATE INDEX refresh_token_age ON refresh_token (issued_at);
 
 CREATE TABLE login_throttle (
   account_hash bytea PRIMARY KEY,

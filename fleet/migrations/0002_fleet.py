@@ -60,6 +60,7 @@ CREATE TABLE vehicle_class (
   )
 );
 CREATE UNIQUE INDEX vehicle_class_code_key ON vehicle_class (code);
+CREATE UNIQUE INDEX vehicle_class_id_currency ON vehicle_class (id, currency);
 CREATE TRIGGER vehicle_class_version BEFORE UPDATE ON vehicle_class FOR EACH ROW EXECUTE FUNCTION count_version();
 """
 
@@ -71,7 +72,7 @@ CREATE TABLE vehicle (
   make text NOT NULL,
   model text NOT NULL,
   year integer NOT NULL,
-  class_id uuid REFERENCES vehicle_class,
+  class_id uuid,
   branch_id uuid REFERENCES branch,
   status text NOT NULL DEFAULT 'in_service',
   fuel_type text,
@@ -80,12 +81,15 @@ CREATE TABLE vehicle (
   passenger_capacity integer,
   odometer_km integer NOT NULL DEFAULT 0,
   odometer_epoch integer NOT NULL DEFAULT 1,
+  initial_odometer_km integer NOT NULL DEFAULT 0,
   daily_rate bigint,
   currency text NOT NULL,
   retired_at timestamptz,
   version integer NOT NULL DEFAULT 1,
   created_at timestamptz NOT NULL DEFAULT now(),
   updated_at timestamptz NOT NULL DEFAULT now(),
+  -- A vehicle without a rate of its own is priced by its class, so both must speak of the same money.
+  CONSTRAINT vehicle_of_class FOREIGN KEY (class_id, currency) REFERENCES vehicle_class (id, currency),
   CONSTRAINT vehicle_status CHECK (status IN ('onboarding','in_service','out_of_service','sold','written_off')),
   CONSTRAINT vehicle_year CHECK (year BETWEEN 1900 AND 2100),
   CONSTRAINT vehicle_currency CHECK (currency ~ '^[A-Z]{3}$'),
@@ -97,11 +101,20 @@ CREATE TABLE vehicle (
 );
 CREATE UNIQUE INDEX vehicle_plate_number_key ON vehicle (plate_number);
 CREATE UNIQUE INDEX vehicle_vin_key ON vehicle (vin);
-CREATE INDEX vehicle_class_branch ON vehicle (class_id, branch_id) WHERE status = 'in_service';
+CREATE INDEX vehicle_class_branch ON vehicle (class_id, branch_id, id DESC) WHERE status = 'in_service';
 CREATE INDEX vehicle_branch ON vehicle (branch_id, id DESC);
 CREATE TRIGGER vehicle_version BEFORE UPDATE ON vehicle FOR EACH ROW EXECUTE FUNCTION count_version();
 CREATE TRIGGER vehicle_transition BEFORE UPDATE OF status ON vehicle
   FOR EACH ROW EXECUTE FUNCTION guard_transition('vehicle');
+
+-- What the vehicle came with is the floor of every later reading, however it was entered.
+CREATE FUNCTION keep_initial_odometer() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  NEW.initial_odometer_km := NEW.odometer_km;
+  RETURN NEW;
+END $$;
+CREATE TRIGGER vehicle_initial_odometer BEFORE INSERT ON vehicle
+  FOR EACH ROW EXECUTE FUNCTION keep_initial_odometer();
 INSERT INTO lifecycle_transition VALUES
   ('vehicle','onboarding','in_service'),
   ('vehicle','in_service','out_of_service'), ('vehicle','out_of_service','in_service'),
@@ -124,12 +137,15 @@ CREATE TABLE odometer_reading (
   CONSTRAINT odometer_void_has_reason CHECK ((voided_at IS NULL) = (void_reason IS NULL))
 );
 CREATE INDEX odometer_reading_vehicle ON odometer_reading (vehicle_id, epoch, measured_at);
+CREATE INDEX odometer_reading_newest ON odometer_reading (vehicle_id, id DESC);
 
 -- Two readings typed at once could each look in order alone: the vehicle's lock makes the second one see the first.
 CREATE FUNCTION guard_odometer() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+  held vehicle;
 BEGIN
-  PERFORM 1 FROM vehicle WHERE id = NEW.vehicle_id FOR NO KEY UPDATE;
-  IF EXISTS (
+  SELECT * INTO held FROM vehicle WHERE id = NEW.vehicle_id FOR NO KEY UPDATE;
+  IF (NEW.epoch = 1 AND NEW.measured_at >= held.created_at AND NEW.reading_km < held.initial_odometer_km) OR EXISTS (
     SELECT 1 FROM odometer_reading
     WHERE vehicle_id = NEW.vehicle_id AND epoch = NEW.epoch AND voided_at IS NULL
       AND ((measured_at <= NEW.measured_at AND reading_km > NEW.reading_km)
@@ -180,13 +196,20 @@ CREATE TABLE customer (
   created_at timestamptz NOT NULL DEFAULT now(),
   updated_at timestamptz NOT NULL DEFAULT now(),
   CONSTRAINT customer_status CHECK (status IN ('active','deactivated')),
-  CONSTRAINT customer_email_lower CHECK (email = lower(email))
+  CONSTRAINT customer_email_lower CHECK (email = lower(email)),
+  CONSTRAINT customer_erased_is_deactivated CHECK (erased_at IS NULL OR status = 'deactivated')
 );
 CREATE UNIQUE INDEX customer_email_key ON customer (email);
 CREATE UNIQUE INDEX customer_driver_license_number_key ON customer (driver_license_number);
 CREATE UNIQUE INDEX customer_user_key ON customer (user_id);
+-- text_pattern_ops: whatever the database's collation is, the beginning of a name or address is found by these.
+CREATE INDEX customer_email_begins ON customer (email text_pattern_ops);
+CREATE INDEX customer_name_begins ON customer (lower(first_name || ' ' || last_name) text_pattern_ops);
+CREATE INDEX customer_last_name_begins ON customer (lower(last_name) text_pattern_ops);
 CREATE TRIGGER customer_version BEFORE UPDATE ON customer FOR EACH ROW EXECUTE FUNCTION count_version();
 CREATE TRIGGER customer_kept BEFORE DELETE ON customer FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER customer_never_emptied BEFORE TRUNCATE ON customer
+  FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 """
 
 

@@ -33,8 +33,13 @@ class Versioned(Model):
         """Write `values` where the version is still the expected one (by default: the one that was read).
 
         Two edits of one version cannot both match, so the later one raises VersionConflict instead of burying the first.
+        No values at all write nothing.
         """
         expected = self.version if expected_version is None else expected_version
+        if not values:
+            if expected != self.version:
+                raise VersionConflict()
+            return
         model = type(self)
         changed = (
             model.update(**values)
