@@ -2,16 +2,42 @@
 
 from flask import Flask
 
-from fleet import cli, config, logs, metrics, observe, problems
+from fleet import cli, config, logs, metrics, observe, passwords, problems
 from fleet.auth import Tokens
-from fleet.blueprints import branches, operations
+from fleet.blueprints import (
+    access,
+    api_keys,
+    branches,
+    calendar,
+    invoices,
+    ledger,
+    operations,
+    people,
+    rentals,
+    users,
+    vehicle_classes,
+    vehicles,
+)
 from fleet.config import Settings
 from fleet.db import db
 from fleet.limits import Limits
 from fleet.parsing import MAX_BODY_BYTES
 from fleet.wiring import Wiring
 
-BLUEPRINTS = (operations.bp, branches.bp)
+BLUEPRINTS = (
+    operations.bp,
+    access.bp,
+    users.bp,
+    api_keys.bp,
+    branches.bp,
+    vehicle_classes.bp,
+    vehicles.bp,
+    calendar.bp,
+    rentals.bp,
+    people.bp,
+    invoices.bp,
+    ledger.bp,
+)
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -20,6 +46,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     config.use(settings)
     logs.configure(settings.log_level)
     db.configure(settings)
+    passwords.configure(settings.web_threads)
     app = Flask("fleet", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.config["TRUSTED_HOSTS"] = list(settings.trusted_hosts) or None

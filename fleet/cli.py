@@ -1,23 +1,37 @@
 """The flask command's own commands: migrations, the first admin, the demo, the ledger's proof."""
 
+import os
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
+import peewee
 from flask import Flask, current_app
-from flask.cli import AppGroup
+from flask.cli import AppGroup, with_appcontext
 from playhouse.migrations import Runner
 
+from fleet import demo, problems
 from fleet.db import db
+from fleet.errors import FleetError
+from fleet.parsing import read_email
+from fleet.services import reconciliation, users
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 # Any fixed number does, as long as every release of the service asks for the same one.
 MIGRATION_LOCK = 7_305_417
+DEMO_PASSWORD = "fleet-demo-admin-2026"  # noqa: S105 - published in the README, refused by production
 
 database = AppGroup("db", help="Migrate the database.")
+books = AppGroup("ledger", help="Examine the books.")
 
 
 def register(app: Flask) -> None:
     app.cli.add_command(database)
+    app.cli.add_command(create_admin)
+    app.cli.add_command(books)
+    app.cli.add_command(seed_demo)
 
 
 @database.command("upgrade")
@@ -56,3 +70,69 @@ def _connect_as_owner() -> None:
 
 def _runner() -> Runner:
     return Runner(db, str(MIGRATIONS))
+
+
+@click.command("create-admin")
+@click.argument("email")
+@click.option("--first-name", default="Admin", show_default=True)
+@click.option("--last-name", default="Fleet", show_default=True)
+def create_admin(email: str, first_name: str, last_name: str) -> None:
+    """Add an admin. The password comes from FLEET_ADMIN_PASSWORD, or else from standard input."""
+    try:
+        address = read_email(email)
+        users.create_admin(email=address, password=_password(), first_name=first_name, last_name=last_name)
+    except (FleetError, peewee.IntegrityError) as error:
+        problem = problems.translate(error)
+        taken = problem.code == "duplicate"
+        raise click.ClickException(f"there is a user {email} already" if taken else f"{problem}") from None
+    click.echo(f"{address} is an admin now")
+
+
+def _password() -> str:
+    given = os.environ.get("FLEET_ADMIN_PASSWORD")
+    if given:
+        return given
+    if sys.stdin.isatty():
+        return str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
+    return sys.stdin.readline().removesuffix("\n")
+
+
+@books.command("prove")
+def prove() -> None:
+    """Check every entry, the trial balance and every fact against the ledger. Exits with 1 when anything is wrong."""
+    proof = reconciliation.prove()
+    for check in proof.checks:
+        click.echo(f"{check.claim:<45} {'ok' if not check.wrong else f'{check.wrong} wrong'}")
+    for currency, debit, credit in proof.trial_balance:
+        click.echo(f"{f'trial balance {currency}':<45} debit {debit}, credit {credit}")
+    if not proof.holds:
+        raise click.exceptions.Exit(1)
+
+
+@click.command("seed-demo")
+@click.option("--if-empty", is_flag=True, help="Do nothing, and say so, when there are vehicles already.")
+@with_appcontext
+def seed_demo(if_empty: bool) -> None:
+    """Fill an empty database with a rental company and a year of its history."""
+    settings = current_app.extensions["fleet"].settings
+    if settings.production:
+        raise click.ClickException("the demo has published passwords, so production does without it")
+    if not demo.is_empty():
+        if if_empty:
+            click.echo("the demo's data is there already")
+            return
+        raise click.ClickException("the database is not empty")
+    _be_patient()
+    counts = demo.seed(os.environ.get("FLEET_ADMIN_PASSWORD") or DEMO_PASSWORD, progress=_with_bar)
+    click.echo("seeded " + ", ".join(f"{count} {table}" for table, count in counts.items()))
+
+
+def _with_bar(items: Sequence[Any], label: str) -> Iterator[Any]:
+    with click.progressbar(items, label=f"{label:<18}") as bar:
+        yield from bar
+
+
+def _be_patient() -> None:
+    """No statement timeout: a long job is not a request that somebody waits for."""
+    db.close()
+    db.configure(current_app.extensions["fleet"].settings, statement_timeout_ms=0)

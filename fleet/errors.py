@@ -1,12 +1,13 @@
 """The tree of failures. Services raise them; `fleet.http` turns each into problem+json in one place.
 
 FleetError
-├── BadRequest 400          malformed_json, invalid_cursor, idempotency_key_required, untrusted_host
+├── BadRequest 400          bad_request, malformed_json, invalid_cursor, idempotency_key_required, untrusted_host
 ├── Unauthenticated 401     unauthenticated, invalid_credentials, token_expired
 ├── Forbidden 403           forbidden
 ├── NotFound 404            not_found
 ├── MethodNotAllowed 405    method_not_allowed
-├── Conflict 409            conflict, duplicate, in_use, idempotency_in_progress, journal_period_closed
+├── Conflict 409            conflict, duplicate, in_use, journal_period_closed, last_admin
+│   ├── InProgress          idempotency_in_progress
 │   ├── InvalidState        invalid_state
 │   ├── RentalOverlap       rental_overlap
 │   ├── NoVehicleAvailable  no_vehicle_available
@@ -16,7 +17,7 @@ FleetError
 ├── BodyTooLarge 413        body_too_large
 ├── UriTooLong 414          uri_too_long
 ├── UnsupportedMediaType 415 unsupported_media_type
-├── Invalid 422             validation_error, unknown_field, idempotency_key_reused, entry_unbalanced, ...
+├── Invalid 422             validation_error, unknown_field, idempotency_key_reused, entry_unbalanced, weak_password, amount_too_large
 ├── PreconditionRequired 428 precondition_required
 ├── RateLimited 429         rate_limited
 ├── HeadersTooLarge 431     headers_too_large
@@ -88,6 +89,15 @@ class MethodNotAllowed(FleetError):
 
 class Conflict(FleetError):
     status, code, title = 409, "conflict", "The request conflicts with the current state"
+
+
+class InProgress(Conflict):
+    """The first request with this key has not ended yet, or ended in this instant: ask again."""
+
+    code, title = "idempotency_in_progress", "A request with this key is still running"
+
+    def __init__(self) -> None:
+        super().__init__(headers={"Retry-After": "1"})
 
 
 class InvalidState(Conflict):
@@ -165,7 +175,10 @@ CONSTRAINTS: dict[str, type[FleetError] | tuple[type[FleetError], str]] = {
     "customer_email_key": (Conflict, "duplicate"),
     "customer_driver_license_number_key": (Conflict, "duplicate"),
     "customer_user_key": (Conflict, "duplicate"),
+    "ledger_account_pkey": (Conflict, "duplicate"),
     "vehicle_block_no_overlap": RentalOverlap,
+    # The first request committed between our look at its key and our own record: the advisory lock was free by then.
+    "idempotency_record_pkey": InProgress,
     "rental_vehicle_out_once": InvalidState,
     "vehicle_transition": InvalidState,
     "rental_transition": InvalidState,
@@ -174,6 +187,7 @@ CONSTRAINTS: dict[str, type[FleetError] | tuple[type[FleetError], str]] = {
     "vehicle_rate_somewhere": Invalid,
     "rental_odometer": OdometerOutOfSequence,
     "invoice_not_oversettled": Conflict,
+    "journal_entry_source_key": (Conflict, "duplicate"),
     "journal_entry_balanced": (Invalid, "entry_unbalanced"),
     "journal_entry_period_open": (Conflict, "journal_period_closed"),
     "journal_entry_reversed_once": (Conflict, "duplicate"),

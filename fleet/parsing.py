@@ -3,10 +3,12 @@
 import json
 import math
 import re
+from collections.abc import Iterable
 from datetime import UTC, date, datetime
 from typing import Annotated, Any, NoReturn, TypeVar
 from uuid import UUID
 
+import orjson
 from email_validator import validate_email
 from pydantic import (
     AfterValidator,
@@ -15,6 +17,7 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
+    TypeAdapter,
     ValidationError,
     WithJsonSchema,
 )
@@ -28,6 +31,9 @@ T = TypeVar("T", bound=BaseModel)
 
 MAX_BODY_BYTES = 1024 * 1024
 MAX_DEPTH = 32
+MAX_VALUES = 10_000
+MAX_DIGITS = 64
+MAX_FIELD_NAME = 100
 MAX_INT = 2**63 - 1
 EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
 
@@ -40,6 +46,11 @@ class Input(BaseModel):
     def changes(self) -> dict[str, Any]:
         """Only what the client sent: what a PATCH means to change."""
         return self.model_dump(exclude_unset=True)
+
+    @classmethod
+    def may_be_left_out(cls) -> bool:
+        """Whether no field is required, so that no body at all says the same as an empty one."""
+        return not any(field.is_required() for field in cls.model_fields.values())
 
 
 class Query(BaseModel):
@@ -173,8 +184,7 @@ def _not_json(constant: str) -> NoReturn:
 
 
 def _finite(literal: str) -> float:
-    number = float(literal)
-    if not math.isfinite(number):
+    if len(literal) > MAX_DIGITS or not math.isfinite(number := float(literal)):
         raise _malformed("A number is too large")
     return number
 
@@ -188,8 +198,9 @@ def _bounded_int(literal: str) -> int:
 _decoder = json.JSONDecoder(
     object_pairs_hook=_object, parse_constant=_not_json, parse_float=_finite, parse_int=_bounded_int
 )
-# The escapes that name what PostgreSQL, argon2 or UTF-8 cannot hold: NUL and lone surrogates.
-_SUSPICIOUS = re.compile(rb"\\u(0000|[dD][89a-fA-F])")
+# What PostgreSQL, argon2 or UTF-8 cannot hold. A backslash that is itself escaped begins no escape.
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def strict_json(raw: bytes) -> Any:
@@ -198,32 +209,35 @@ def strict_json(raw: bytes) -> Any:
         decoded = _decoder.decode(raw.decode("utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
         raise _malformed("The body is not valid JSON in UTF-8") from None
-    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH:
-        _check_depth(decoded)
-    if _SUSPICIOUS.search(raw):
-        _check_text(decoded)
+    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH or raw.count(b",") >= MAX_VALUES:
+        _check_size(decoded)
+    if _NUL.search(raw):
+        raise _malformed("A text holds NUL")
+    if _SURROGATE.search(raw):
+        _check_pairs(decoded)
     return decoded
 
 
-def _check_depth(decoded: Any) -> None:
-    level, depth = [decoded], 0
+def _check_size(decoded: Any) -> None:
+    level, values, depth = [decoded], 0, 0
     while level:
-        depth += 1
-        if depth > MAX_DEPTH + 1:
-            raise _malformed("The body is nested too deeply")
-        nested: list[Any] = []
-        for node in level:
-            if isinstance(node, dict):
-                nested.extend(node.values())
-            elif isinstance(node, list):
-                nested.extend(node)
-        level = nested
+        level = [inner for node in level for inner in _inside(node)]
+        values, depth = values + len(level), depth + 1
+        if depth > MAX_DEPTH + 1 or values > MAX_VALUES:
+            raise _malformed("The body is nested too deeply or holds too many values")
 
 
-def _check_text(decoded: Any) -> None:
-    text_of_it = json.dumps(decoded, ensure_ascii=False)
-    if "\\u0000" in text_of_it or any("\ud800" <= char <= "\udfff" for char in text_of_it):
-        raise _malformed("A text holds NUL or half a surrogate pair")
+def _inside(node: Any) -> Iterable[Any]:
+    if isinstance(node, dict):
+        return node.values()
+    return node if isinstance(node, list) else ()
+
+
+def _check_pairs(decoded: Any) -> None:
+    try:
+        orjson.dumps(decoded)
+    except TypeError:
+        raise _malformed("A text holds half a surrogate pair") from None
 
 
 def read_body(model: type[T], raw: bytes) -> T:
@@ -251,6 +265,14 @@ def read_query(model: type[T], arguments: list[tuple[str, str]]) -> T:
         raise invalid(error) from None
 
 
+def read_email(raw: str) -> str:
+    """An e-mail address that came in by another door than HTTP, spelled as it is stored. Raises Invalid."""
+    try:
+        return TypeAdapter(Email).validate_python(raw)
+    except ValidationError:
+        raise Invalid.field("email", "invalid_email", "must be an e-mail address") from None
+
+
 _FIELD_CODES = {"extra_forbidden": "unknown_field", "missing": "required"}
 
 
@@ -258,7 +280,7 @@ def invalid(error: ValidationError) -> Invalid:
     """The problem that a failed validation is, field by field, without echoing what was sent."""
     found = [
         FieldError(
-            field=".".join(str(part) for part in item["loc"]),
+            field=".".join(str(part) for part in item["loc"])[:MAX_FIELD_NAME],
             code=_FIELD_CODES.get(item["type"], item["type"]),
             message=item["msg"],
         )

@@ -36,12 +36,15 @@ class Person:
     email: str
     customer_id: UUID | None = None
     session_id: UUID = field(init=False)
-    token: str = field(init=False)
 
     def __post_init__(self) -> None:
         self.session_id = insert("user_session", user_id=self.user_id, expires_at=clock.now() + timedelta(days=30))
+
+    @property
+    def token(self) -> str:
+        """A fresh access token: tests travel in time, further than a token lives."""
         tokens = self.app.extensions["fleet"].tokens
-        self.token = tokens.issue(user_id=self.user_id, session_id=self.session_id, at=clock.now())
+        return tokens.issue(user_id=self.user_id, session_id=self.session_id, at=clock.now())
 
     @property
     def headers(self) -> dict[str, str]:

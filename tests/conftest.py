@@ -71,9 +71,8 @@ def tables(app: Flask) -> list[str]:
     return [name for (name,) in rows if name not in KEPT_TABLES]
 
 
-@pytest.fixture
-def fresh_database(app: Flask, tables: list[str], databases: Databases) -> Iterator[None]:
-    """An empty database: truncated, because a rollback per test would never fire a deferred constraint."""
+def empty(databases: Databases, tables: list[str]) -> None:
+    """Truncate: a rollback per test would never fire a deferred constraint."""
     connection = psycopg2.connect(databases.superuser_url)
     with connection, connection.cursor() as cursor:
         # The guards that keep the books from being emptied are put aside for this session alone.
@@ -84,10 +83,34 @@ def fresh_database(app: Flask, tables: list[str], databases: Databases) -> Itera
         cursor.execute("UPDATE ledger_account SET active = true WHERE NOT active")
         cursor.execute("UPDATE fiscal_period SET closed_at = NULL WHERE closed_at IS NOT NULL")
     connection.close()
-    yield
+
+
+@pytest.fixture
+def fresh_database(app: Flask, tables: list[str], databases: Databases) -> None:
+    """An empty database, with the chart of accounts and the tables that migrations fill."""
+    empty(databases, tables)
 
 
 @pytest.fixture
 def cast(app: Flask, fresh_database: None) -> Cast:
     """The people, places and vehicles that the tests are about, in an otherwise empty database."""
     return Cast(app)
+
+
+@pytest.fixture
+def statements(app: Flask, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every statement that the service sends from here on; BEGIN, COMMIT and ROLLBACK are not among them."""
+    sent: list[str] = []
+    execute, run = db._execute, db._run
+
+    def noting_execute(sql, params):
+        sent.append(sql)
+        return execute(sql, params)
+
+    def noting_run(statement, params):
+        sent.append(statement.name)
+        return run(statement, params)
+
+    monkeypatch.setattr(db, "_execute", noting_execute)
+    monkeypatch.setattr(db, "_run", noting_run)
+    return sent

@@ -1,0 +1,78 @@
+"""/v1/invoices"""
+
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+from flask import Blueprint, g
+
+from fleet.http import Answer, answer, operation, page_answer, shape
+from fleet.paging import page
+from fleet.parsing import Id, PageQuery, View
+from fleet.services import invoices
+
+bp = Blueprint("invoices", __name__, url_prefix="/v1/invoices")
+
+Status = Literal["draft", "open", "paid", "void", "written_off"]
+
+
+class InvoiceLineView(View):
+    type: str
+    rule: str
+    description: str
+    quantity: int
+    unit_amount: int
+    net_amount: int
+    tax_code: str
+    tax_bps: int
+    tax_amount: int
+    gross_amount: int
+
+
+class InvoiceSummary(View):
+    """Amounts are in minor units of the currency; the balance is what is neither settled nor credited."""
+
+    id: UUID
+    number: str | None
+    status: Status
+    overdue: bool
+    customer_id: UUID
+    rental_id: UUID | None
+    currency: str
+    net_amount: int
+    tax_amount: int
+    total_amount: int
+    settled_amount: int
+    credited_amount: int
+    balance_amount: int
+    issued_at: datetime | None
+    due_at: datetime | None
+    version: int
+    created_at: datetime
+    updated_at: datetime
+
+
+class InvoiceView(InvoiceSummary):
+    lines: list[InvoiceLineView]
+
+
+class InvoiceQuery(PageQuery):
+    status: Status | None = None
+    customer_id: Id | None = None
+    rental_id: Id | None = None
+
+
+@bp.get("")
+@operation("invoices.read", query=InvoiceQuery, answer=InvoiceSummary, listed=True)
+def index(query: InvoiceQuery) -> Answer:
+    """List invoices, without their lines."""
+    asked = {"status": query.status, "customer_id": query.customer_id, "rental_id": query.rental_id}
+    return page_answer(page(query, invoices.listed, lambda row: shape(InvoiceSummary, row), actor=g.actor, **asked))
+
+
+@bp.get("/<uuid:invoice_id>")
+@operation("invoices.read", answer=InvoiceView)
+def show(invoice_id: UUID) -> Answer:
+    """Show an invoice with its lines."""
+    invoice = invoices.shown(g.actor, invoice_id)
+    return answer(shape(InvoiceView, invoice), version=invoice["version"])

@@ -1,0 +1,205 @@
+"""Customers: taking them in, changing and closing their profiles, and giving back or erasing what is stored of them."""
+
+from typing import Any
+from uuid import UUID
+
+from fleet import clock
+from fleet.auth import Actor
+from fleet.db import atomic, db, patience
+from fleet.errors import FieldError, Invalid, InvalidState, NotFound, VersionConflict
+from fleet.models.access import ApiKey, User, end_sessions, user_for_update
+from fleet.models.base import Condition
+from fleet.models.people import (
+    ACCOUNTS,
+    CUSTOMERS,
+    NOTIFICATIONS_OF_PERSON,
+    RENTALS_OF_PERSON,
+    Customer,
+    answers_that_name,
+    begins_with,
+    customer_for_update,
+    customers_seen_by,
+    forget_words_about,
+    rentals_of_customer_for_update,
+)
+from fleet.rules.lifecycles import OCCUPYING
+from fleet.services import invoices
+
+EXPORTED_ROWS = 10_000
+_IDENTITY = ("driver_license_number", "date_of_birth")
+_PATIENCE_S = 10
+
+
+def seen(actor: Actor, customer: dict[str, Any]) -> dict[str, Any]:
+    """The profile as the actor may see it: licence number and birth date are for its owner and those who hand over."""
+    if actor.can("customers.read_identity") or actor.customer_id == customer["id"]:
+        return customer
+    return {**customer, **dict.fromkeys(_IDENTITY)}
+
+
+def listed(
+    actor: Actor, *, after: UUID | None, limit: int, q: str | None = None, status: str | None = None
+) -> list[dict[str, Any]]:
+    """A page of the customers that the actor may see, newest first; `q` is how a name or an e-mail address begins."""
+    conditions = [customers_seen_by(actor)]
+    if q is not None:
+        conditions.append(begins_with(q))
+    if status is not None:
+        conditions.append(Condition("customer.status = %s", (status,)))
+    return CUSTOMERS.page(conditions, after=after, limit=limit)
+
+
+def shown(actor: Actor, customer_id: UUID) -> dict[str, Any]:
+    """One customer. Raises NotFound."""
+    found = CUSTOMERS.first([customers_seen_by(actor), Condition("customer.id = %s", (customer_id,))])
+    if found is None:
+        raise NotFound()
+    return found
+
+
+@atomic
+def create(actor: Actor, *, user_id: UUID | None = None, **values: Any) -> Customer:
+    """Take a customer in. Whoever may not create any creates their own profile, and cannot say whose it is.
+
+    Raises Invalid, and Conflict `duplicate` for an e-mail address, licence or user that has a profile already.
+    """
+    if not actor.can("customers.create"):
+        if user_id is not None:
+            raise _not_yours("user_id")
+        user_id = actor.user_id
+    _check(user_id=user_id, **values)
+    customer: Customer = Customer.create(user_id=user_id, **values)
+    return customer
+
+
+@atomic
+def change(actor: Actor, customer_id: UUID, *, expected_version: int | None, changes: dict[str, Any]) -> Customer:
+    """Change a profile. Raises NotFound, VersionConflict, Invalid, InvalidState, Conflict `duplicate`."""
+    if "user_id" in changes and not actor.can("customers.create"):
+        raise _not_yours("user_id")
+    customer = _standing_for_update(actor, customer_id, expected_version)
+    _check(**changes)
+    customer.change(**changes)
+    return customer
+
+
+@atomic
+def deactivate(actor: Actor, customer_id: UUID, *, expected_version: int | None) -> Customer:
+    """Take no new rentals from the customer; those that stand go on. Raises NotFound, VersionConflict, InvalidState."""
+    customer = _standing_for_update(actor, customer_id, expected_version)
+    if customer.status != "active":
+        raise InvalidState("The customer is deactivated already")
+    customer.change(status="deactivated")
+    return customer
+
+
+def exported(actor: Actor, customer_id: UUID) -> dict[str, Any]:
+    """Everything that is stored about the person. Raises NotFound.
+
+    At most EXPORTED_ROWS of each kind, the newest; `complete` says whether that was all.
+    """
+    profile = shown(actor, customer_id)
+    rentals = [Condition("rental.customer_id = %s", (customer_id,))]
+    notifications = [Condition("notification.customer_id = %s", (customer_id,))]
+    with patience(_PATIENCE_S):
+        lists = {
+            "rentals": RENTALS_OF_PERSON.page(rentals, after=None, limit=EXPORTED_ROWS),
+            "invoices": invoices.of_customer(customer_id, limit=EXPORTED_ROWS),
+            "notifications": NOTIFICATIONS_OF_PERSON.page(notifications, after=None, limit=EXPORTED_ROWS),
+        }
+    return {
+        "exported_at": clock.now(),
+        "complete": all(len(rows) <= EXPORTED_ROWS for rows in lists.values()),
+        "profile": profile,
+        "account": ACCOUNTS.first([Condition("u.id = %s", (profile["user_id"],))]),
+        **{name: rows[:EXPORTED_ROWS] for name, rows in lists.items()},
+    }
+
+
+@atomic
+def erase(actor: Actor, customer_id: UUID, *, expected_version: int | None) -> Customer:
+    """Forget the person and keep the books: the row stays, with nothing in it that tells who it was.
+
+    Their sessions end and their account closes. Raises NotFound, VersionConflict, and InvalidState while a hold, a
+    reservation or a rental stands, and for somebody who is erased already.
+    """
+    shown(actor, customer_id)
+    rentals = rentals_of_customer_for_update(customer_id)
+    customer = _standing_for_update(actor, customer_id, expected_version)
+    if _has_standing_rentals(customer_id):
+        raise InvalidState("The customer still has a hold, a reservation or a rental")
+    _forget_answers(customer)
+    forget_words_about(rentals)
+    staff = customer.user_id is not None and not _close_account(customer.user_id)
+    customer.change(**_nobody(customer_id), **({"user_id": None} if staff else {}))
+    return customer
+
+
+def _standing_for_update(actor: Actor, customer_id: UUID, expected_version: int | None) -> Customer:
+    customer = customer_for_update(actor, customer_id)
+    if expected_version not in {None, customer.version}:
+        raise VersionConflict()
+    if customer.erased_at is not None:
+        raise InvalidState("The customer is erased")
+    return customer
+
+
+def _not_yours(field: str) -> Invalid:
+    return Invalid(code="unknown_field", errors=[FieldError(field, "unknown_field", "is not yours to set")])
+
+
+def _check(**values: Any) -> None:
+    born, user_id = values.get("date_of_birth"), values.get("user_id")
+    if born is not None and born > clock.now().date():
+        raise Invalid.field("date_of_birth", "out_of_range", "must not be in the future")
+    if user_id is not None and not User.select().where((User.id == user_id) & User.deactivated_at.is_null()).exists():
+        raise Invalid.field("user_id", "not_found", "is not an active user")
+
+
+def _has_standing_rentals(customer_id: UUID) -> bool:
+    """Asked after the customer is locked: a reservation that came first is seen, and a later one finds nobody."""
+    standing = "SELECT 1 FROM rental WHERE customer_id = %s AND status = ANY(%s) LIMIT 1"
+    return db.one(standing, (customer_id, sorted(OCCUPYING))) is not None
+
+
+def _nobody(customer_id: UUID) -> dict[str, Any]:
+    """Values that say nothing about anybody and collide with nobody's."""
+    return {
+        "first_name": "Erased",
+        "last_name": "Customer",
+        "email": f"{customer_id.hex}@erased.invalid",
+        "phone": "",
+        "driver_license_number": f"ERASED{customer_id.hex.upper()}",
+        "driver_license_expiry": "1970-01-01",
+        "address": None,
+        "date_of_birth": None,
+        "language": "en",
+        "status": "deactivated",
+        "erased_at": clock.now(),
+    }
+
+
+def _close_account(user_id: UUID) -> bool:
+    """Empty and close the account of a customer. One who works here keeps theirs: it says nothing of the renter."""
+    user = user_for_update(user_id)
+    if set(user.roles) != {"customer"}:
+        return False
+    now = clock.now()
+    user.change(
+        email=f"{user_id.hex}@erased.invalid",
+        first_name="Erased",
+        last_name="Customer",
+        phone=None,
+        password_hash="",
+        deactivated_at=user.deactivated_at or now,
+    )
+    end_sessions(user_id, "erased")
+    ApiKey.update(revoked_at=now, name="erased").where((ApiKey.user == user_id) & ApiKey.revoked_at.is_null()).execute()
+    return True
+
+
+def _forget_answers(customer: Customer) -> None:
+    """Answers are kept for a day, for requests that are sent again; these would repeat what has to be forgotten."""
+    kept = answers_that_name(customer)
+    with patience(_PATIENCE_S):
+        db.execute_sql(f"DELETE FROM idempotency_record WHERE {kept.sql}", kept.params)  # noqa: S608 - our own condition
