@@ -113,6 +113,7 @@ class Settings:
     billing_grace_minutes: int = _setting("BILLING_GRACE_MINUTES", _whole, 59)
     payment_terms_days: int = _setting("PAYMENT_TERMS_DAYS", _whole, 14)
     currency: str = _setting("FLEET_CURRENCY", _currency, "USD")
+    relay_queue_limit: int = _setting("RELAY_QUEUE_LIMIT", _whole, 200)
     smtp_url: str = _setting("SMTP_URL", _url("smtp", "smtps"), "")
     mail_from: str = _setting("FLEET_MAIL_FROM", _text, "Fleet <no-reply@fleet.invalid>")
     mail_dir: str = _setting("FLEET_MAIL_DIR", _text, "var/mail")

@@ -1,5 +1,6 @@
 """One JSON object a line on standard output, with the request's id from the web through the relay to the worker."""
 
+import json
 import logging
 import sys
 from collections.abc import Iterator
@@ -21,7 +22,11 @@ class _Formatter(JsonFormatter):
 
 
 def _serialize(record: dict[str, Any], **_: Any) -> str:
-    return orjson.dumps(record, default=str, option=orjson.OPT_UTC_Z).decode()
+    try:
+        return orjson.dumps(record, default=str, option=orjson.OPT_UTC_Z).decode()
+    except TypeError:
+        # Half a surrogate pair, or an integer of any length: rare, and no reason to lose the line.
+        return json.dumps(record, default=str)
 
 
 def configure(level: str) -> None:
@@ -36,6 +41,8 @@ def configure(level: str) -> None:
         )
     )
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    # At DEBUG it writes every statement with its parameters: names, addresses, hashes.
+    logging.getLogger("peewee").setLevel(logging.INFO)
 
 
 @contextmanager
@@ -51,3 +58,8 @@ def context(**fields: str) -> Iterator[None]:
 def enter(**fields: str) -> None:
     """Replace the context for the rest of this thread's work: one request or one task after the other."""
     _context.set(fields)
+
+
+def current(field: str) -> str | None:
+    """What the context says of this field, such as the id of the request that is being answered."""
+    return (_context.get() or {}).get(field)

@@ -1,0 +1,51 @@
+# Needs GNU make and Python 3.11 or newer; everything else is installed into .venv.
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+TEST_PROCESSES ?= 2
+
+# The first Python that is new enough. PYTHON3=/path/to/python chooses another.
+PYTHON3 ?= $(shell for python in python3 python3.11 python3.12 python3.13 python3.14; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint types bench clean
+
+help:  ## Show what there is to make
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(VENV)/.dev  ## Start everything, with demo data, under one Ctrl-C
+	@$(PYTHON) -m fleet.embedded
+
+test: $(VENV)/.dev  ## Run the tests (ARGS="tests/api -k rental" for some of them)
+	@$(PYTHON) -m pytest -n $(TEST_PROCESSES) --dist loadfile $(ARGS)
+
+lint: $(VENV)/.dev  ## Look for mistakes and untidiness
+	@$(PYTHON) -m ruff check .
+
+types: $(VENV)/.dev  ## Check the types
+	@$(PYTHON) -m mypy
+
+bench: $(VENV)/.bench  ## Measure against the limits of the machine, as ratios
+	@$(PYTHON) -m tests.load.bench $(ARGS)
+
+clean:  ## Remove what was installed and cached; the data in var/ stays
+	rm -rf $(VENV) var/test .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp is newer than what it was installed from, so that a second start installs nothing.
+$(VENV)/.dev: requirements.txt requirements-dev.txt | $(PYTHON)
+	@echo "Installing packages into $(VENV) (about a minute, this once)"
+	@$(PYTHON) -m pip install -qq --disable-pip-version-check --requirement requirements-dev.txt
+	@touch $@
+
+$(VENV)/.bench: requirements-bench.txt $(VENV)/.dev
+	@echo "Installing the peers of the benchmark into $(VENV)"
+	@$(PYTHON) -m pip install -qq --disable-pip-version-check --requirement requirements-bench.txt
+	@touch $@
+
+$(PYTHON):
+	@test -n "$(PYTHON3)" || { echo "Python 3.11 or newer is needed and was not found. Install it, or name it:" \
+		"make PYTHON3=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON3) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "$(PYTHON3) cannot make a virtual environment (on Debian: apt install python3-venv)." >&2; exit 1; }
