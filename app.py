@@ -19,7 +19,7 @@ from fleet.blueprints import (
     vehicles,
 )
 from fleet.config import Settings
-from fleet.db import db
+from fleet.db import db, refuse_superuser
 from fleet.limits import Limits
 from fleet.parsing import MAX_BODY_BYTES
 from fleet.wiring import Wiring
@@ -46,6 +46,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     config.use(settings)
     logs.configure(settings.log_level)
     db.configure(settings)
+    if settings.production:
+        refuse_superuser()
     passwords.configure(settings.web_threads)
     app = Flask("fleet", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES

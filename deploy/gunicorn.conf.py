@@ -21,7 +21,7 @@ _host = os.environ.get("HOST") or ("127.0.0.1" if _demo else "0.0.0.0")  # noqa:
 
 bind = f"{_host}:{os.environ.get('PORT') or '8000'}"
 workers = int(os.environ.get("WEB_CONCURRENCY") or "2")
-worker_class = "gthread"
+worker_class = "deploy.buffered_worker.BufferedWorker"
 threads = int(os.environ.get("WEB_THREADS") or "8")
 
 # Each worker imports the app itself: threads that an import starts do not survive a fork, and HUP then brings in new

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from jwt.algorithms import ECAlgorithm
 
 from fleet import errors
-from fleet.config import Settings
+from fleet.config import Settings, public_keys
 
 EVERYBODY = frozenset({"auth.session", "branches.read", "vehicle_classes.read", "vehicles.read", "availability.read"})
 CUSTOMER = EVERYBODY | {
@@ -150,7 +150,7 @@ class Tokens:
         self._key = _signing_key(settings)
         self._kid = _thumbprint(self._key.public_key())
         self._public = {self._kid: self._key.public_key()}
-        for key in _previous_keys(settings):
+        for key in public_keys(settings.jwt_previous_keys) if settings.jwt_previous_keys else ():
             self._public[_thumbprint(key)] = key
         self._verified: dict[bytes, Claims] = {}
 
@@ -208,7 +208,6 @@ class Tokens:
 
 _REMEMBERED_TOKENS = 10_000
 _COMPACT = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+){2}", re.ASCII)
-_PEM_BLOCK = re.compile(r"-----BEGIN [A-Z ]+-----.+?-----END [A-Z ]+-----\n?", re.S)
 _CLOCK_SKEW_S = 60
 
 
@@ -230,23 +229,6 @@ def _signing_key(settings: Settings) -> ec.EllipticCurvePrivateKey:
     material = HKDF(hashes.SHA256(), 40, salt=None, info=b"fleet access tokens").derive(settings.secret_key.encode())
     order = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
     return ec.derive_private_key(int.from_bytes(material, "big") % (order - 1) + 1, ec.SECP256R1())
-
-
-def _previous_keys(settings: Settings) -> list[ec.EllipticCurvePublicKey]:
-    """The public halves of the keys in JWT_PREVIOUS_KEYS: PEM blocks, private or public, one after the other."""
-    pem = settings.jwt_previous_keys.replace("\\n", "\n")
-    return [_public_half(block.encode()) for block in _PEM_BLOCK.findall(pem)]
-
-
-def _public_half(pem: bytes) -> ec.EllipticCurvePublicKey:
-    key: Any
-    if b"PRIVATE" in pem:
-        key = serialization.load_pem_private_key(pem, password=None).public_key()
-    else:
-        key = serialization.load_pem_public_key(pem)
-    if not isinstance(key, ec.EllipticCurvePublicKey):
-        raise ValueError("JWT_PREVIOUS_KEYS must hold P-256 keys")
-    return key
 
 
 def _thumbprint(key: ec.EllipticCurvePublicKey) -> str:

@@ -1,18 +1,23 @@
 """Every setting, once: its name in the environment, its type, its default, and what makes it unsafe."""
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 from limits import parse as parse_limit
 
 Environment = Literal["development", "test", "production"]
 DEVELOPMENT_SECRET = "development-only-secret-key-never-in-production"  # noqa: S105 - refused by production below
 MIN_SECRET_LENGTH = 32
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+# Switches for development that others read, and that no production may have on.
+UNSAFE_SWITCHES = ("FLASK_DEBUG", "WEBHOOK_ALLOW_PRIVATE")
+_PEM_BLOCK = re.compile(r"-----BEGIN [A-Z ]+-----.+?-----END [A-Z ]+-----\n?", re.S)
 
 
 class ConfigError(Exception):
@@ -24,9 +29,16 @@ def _text(raw: str) -> str:
 
 
 def _whole(raw: str) -> int:
-    if not (raw.isascii() and raw.isdigit()):
+    if not (raw.isascii() and raw.isdigit() and len(raw) < 10):
         raise ValueError("must be a whole number")
     return int(raw)
+
+
+def _positive(raw: str) -> int:
+    number = _whole(raw)
+    if number == 0:
+        raise ValueError("must be more than 0")
+    return number
 
 
 def _switch(raw: str) -> bool:
@@ -47,8 +59,14 @@ def _environment(raw: str) -> str:
 
 def _url(*schemes: str) -> Callable[[str], str]:
     def read(raw: str) -> str:
-        if urlsplit(raw).scheme not in schemes:
-            raise ValueError("must be a URL of the form " + " or ".join(f"{scheme}://" for scheme in schemes))
+        wanted = "must be a URL of the form " + " or ".join(f"{scheme}://" for scheme in schemes)
+        try:
+            known = urlsplit(raw).scheme in schemes
+        except ValueError:
+            # Its message may quote the address, password and all.
+            raise ValueError(wanted) from None
+        if not known:
+            raise ValueError(wanted)
         return raw
 
     return read
@@ -60,8 +78,17 @@ def _database(raw: str) -> str:
 
 
 def _limit(raw: str) -> str:
-    parse_limit(raw)
+    try:
+        parse_limit(raw)
+    except ValueError:
+        raise ValueError("must be a limit such as 5 per minute") from None
     return raw
+
+
+def _level(raw: str) -> str:
+    if raw.upper() not in LOG_LEVELS:
+        raise ValueError("must be one of " + ", ".join(LOG_LEVELS))
+    return raw.upper()
 
 
 def _currency(raw: str) -> str:
@@ -81,6 +108,30 @@ def _private_key(raw: str) -> str:
     return pem
 
 
+def public_keys(raw: str) -> list[ec.EllipticCurvePublicKey]:
+    """The public halves of the P-256 keys in PEM blocks, private or public, one after the other. Raises ValueError."""
+    blocks = _PEM_BLOCK.findall(raw.replace("\\n", "\n"))
+    if not blocks:
+        raise ValueError("must be keys in PEM")
+    return [_public_key(block.encode()) for block in blocks]
+
+
+def _public_key(pem: bytes) -> ec.EllipticCurvePublicKey:
+    key: Any
+    try:
+        key = load_pem_private_key(pem, password=None).public_key() if b"PRIVATE" in pem else load_pem_public_key(pem)
+    except (ValueError, TypeError):
+        raise ValueError("must be keys in PEM") from None
+    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp256r1":
+        raise ValueError("must be P-256 keys")
+    return key
+
+
+def _previous_keys(raw: str) -> str:
+    public_keys(raw)
+    return raw
+
+
 def _setting(name: str, read: Callable[[str], Any], default: Any = None) -> Any:
     return field(default=default, metadata={"name": name, "read": read})
 
@@ -93,13 +144,13 @@ class Settings:
     secret_key: str = _setting("SECRET_KEY", _text, "")
     database_url: str = _setting("DATABASE_URL", _database, "")
     database_migration_url: str = _setting("DATABASE_MIGRATION_URL", _database, "")
-    database_connect_timeout_ms: int = _setting("DATABASE_CONNECT_TIMEOUT_MS", _whole, 1000)
-    database_statement_timeout_ms: int = _setting("DATABASE_STATEMENT_TIMEOUT_MS", _whole, 1200)
-    database_lock_timeout_ms: int = _setting("DATABASE_LOCK_TIMEOUT_MS", _whole, 800)
+    database_connect_timeout_ms: int = _setting("DATABASE_CONNECT_TIMEOUT_MS", _positive, 1000)
+    database_statement_timeout_ms: int = _setting("DATABASE_STATEMENT_TIMEOUT_MS", _positive, 1200)
+    database_lock_timeout_ms: int = _setting("DATABASE_LOCK_TIMEOUT_MS", _positive, 800)
     redis_url: str = _setting("REDIS_URL", _url("redis", "rediss"), "")
     broker_url: str = _setting("BROKER_URL", _url("redis", "rediss", "amqp", "amqps"), "")
     jwt_private_key: str = _setting("JWT_PRIVATE_KEY", _private_key, "")
-    jwt_previous_keys: str = _setting("JWT_PREVIOUS_KEYS", _text, "")
+    jwt_previous_keys: str = _setting("JWT_PREVIOUS_KEYS", _previous_keys, "")
     ratelimit_enabled: bool = _setting("RATELIMIT_ENABLED", _switch, True)
     ratelimit_auth_strict: str = _setting("RATELIMIT_AUTH_STRICT", _limit, "5 per minute")
     ratelimit_public: str = _setting("RATELIMIT_PUBLIC", _limit, "100 per minute")
@@ -108,16 +159,16 @@ class Settings:
     trusted_hosts: tuple[str, ...] = _setting("TRUSTED_HOSTS", _names, ())
     trusted_proxies: int = _setting("TRUSTED_PROXIES", _whole, 0)
     cors_origins: tuple[str, ...] = _setting("CORS_ORIGINS", _names, ())
-    web_threads: int = _setting("WEB_THREADS", _whole, 8)
+    web_threads: int = _setting("WEB_THREADS", _positive, 8)
     docs_enabled: bool = _setting("FLEET_DOCS_ENABLED", _switch, True)
     billing_grace_minutes: int = _setting("BILLING_GRACE_MINUTES", _whole, 59)
     payment_terms_days: int = _setting("PAYMENT_TERMS_DAYS", _whole, 14)
     currency: str = _setting("FLEET_CURRENCY", _currency, "USD")
-    relay_queue_limit: int = _setting("RELAY_QUEUE_LIMIT", _whole, 200)
+    relay_queue_limit: int = _setting("RELAY_QUEUE_LIMIT", _positive, 200)
     smtp_url: str = _setting("SMTP_URL", _url("smtp", "smtps"), "")
     mail_from: str = _setting("FLEET_MAIL_FROM", _text, "Fleet <no-reply@fleet.invalid>")
     mail_dir: str = _setting("FLEET_MAIL_DIR", _text, "var/mail")
-    log_level: str = _setting("LOG_LEVEL", _text, "INFO")
+    log_level: str = _setting("LOG_LEVEL", _level, "INFO")
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None) -> "Settings":
@@ -133,7 +184,7 @@ class Settings:
                 except ValueError as error:
                     wrong.append(f"{spec.metadata['name']} {error}")
         settings = cls(**values)._with_fallbacks()
-        wrong += settings._unsafe()
+        wrong += settings._unsafe(environ)
         if wrong:
             raise ConfigError("refusing to start: " + "; ".join(wrong))
         return settings
@@ -150,7 +201,7 @@ class Settings:
             chosen["secret_key"] = self.secret_key or DEVELOPMENT_SECRET
         return type(self)(**chosen)
 
-    def _unsafe(self) -> list[str]:
+    def _unsafe(self, environ: Mapping[str, str]) -> list[str]:
         wrong = [f"{name} is missing" for name, value in self._needed().items() if not value]
         if self.production and self.secret_key == DEVELOPMENT_SECRET:
             wrong.append("SECRET_KEY is the development default")
@@ -158,6 +209,10 @@ class Settings:
             wrong.append(f"SECRET_KEY is shorter than {MIN_SECRET_LENGTH} characters")
         if self.production and len(set(self.secret_key)) < 10:
             wrong.append("SECRET_KEY repeats a few characters")
+        if self.secret_key and self.secret_key in _other_secrets(environ):
+            wrong.append("SECRET_KEY is another secret's value too")
+        if self.production:
+            wrong += [f"{name} is for development" for name in UNSAFE_SWITCHES if _is_on(environ.get(name, ""))]
         if "*" in self.cors_origins:
             wrong.append("CORS_ORIGINS must be an exact list")
         if "*" in self.trusted_hosts:
@@ -168,6 +223,17 @@ class Settings:
         return {"SECRET_KEY": self.secret_key, "DATABASE_URL": self.database_url, "REDIS_URL": self.redis_url}
 
 
+def _other_secrets(environ: Mapping[str, str]) -> set[str]:
+    """The other secrets of the environment: passwords, and those inside addresses."""
+    passwords = re.findall(r"://[^/?#\s]*?:([^/?#\s]+)@", " ".join(environ.get(name, "") for name in _ADDRESSES))
+    return {*passwords, environ.get("FLEET_ADMIN_PASSWORD", "")}
+
+
+def _is_on(raw: str) -> bool:
+    return raw.lower() not in {"", "0", "false", "off", "no"}
+
+
+_ADDRESSES = ("DATABASE_URL", "DATABASE_MIGRATION_URL", "REDIS_URL", "BROKER_URL", "SMTP_URL")
 _current: Settings | None = None
 
 

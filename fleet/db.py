@@ -8,7 +8,7 @@ import functools
 import select
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
@@ -20,11 +20,12 @@ import psycopg2
 from psycopg2 import extensions, extras
 from psycopg2.extensions import AsIs, register_adapter
 
-from fleet.config import Settings
+from fleet.config import ConfigError, Settings
 
 P = ParamSpec("P")
 R = TypeVar("R")
 Row = tuple[Any, ...]
+Params = Sequence[Any] | Mapping[str, Any]
 
 _DEADLINE_SLACK_S = 0.3
 # Peewee's translation of driver errors; public in the package, absent from its type stubs.
@@ -90,7 +91,9 @@ class Database(peewee.PostgresqlDatabase):
             _budget.seconds = self.query_s
 
     def begin(self, isolation_level: str | None = None) -> None:
-        # BEGIN travels with the first statement of the transaction: one round trip less for each of them.
+        # BEGIN travels with the first statement of the transaction: one round trip less for each of them. The connection
+        # has to be there before: opening it would forget that a transaction was begun.
+        self.connection()
         self._state.begin_pending = True
 
     def commit(self) -> Any:
@@ -103,7 +106,7 @@ class Database(peewee.PostgresqlDatabase):
             return None
         return super().rollback()
 
-    def execute_sql(self, sql: str, params: Sequence[Any] | None = None) -> Any:
+    def execute_sql(self, sql: str, params: Params | None = None) -> Any:
         """Run any SQL (Peewee's own path). A literal percent is written %%."""
         return self._send(lambda: self._execute(sql, params or ()), repeatable=sql.startswith("SELECT"))
 
@@ -111,11 +114,11 @@ class Database(peewee.PostgresqlDatabase):
         """Run a prepared statement and fetch its rows."""
         return self._send(lambda: self._run(statement, params), repeatable=statement.sql.lstrip().startswith("SELECT"))
 
-    def rows(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
+    def rows(self, sql: str, params: Params = ()) -> list[Row]:
         """Run a statement and fetch its rows."""
         return self.execute_sql(sql, params).fetchall()
 
-    def one(self, sql: str, params: Sequence[Any] = ()) -> Row | None:
+    def one(self, sql: str, params: Params = ()) -> Row | None:
         """Run a statement and fetch its first row, if any."""
         return self.execute_sql(sql, params).fetchone()
 
@@ -138,7 +141,7 @@ class Database(peewee.PostgresqlDatabase):
         with _translated:
             self._state.conn = self._connect()
 
-    def _execute(self, sql: str, params: Sequence[Any]) -> Any:
+    def _execute(self, sql: str, params: Params) -> Any:
         return super().execute_sql(self._begin_prefix() + sql, params)
 
     def _run(self, statement: Statement, params: Sequence[Any]) -> list[Row]:
@@ -209,6 +212,18 @@ def transaction() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def patience(seconds: float) -> Iterator[None]:
+    """One transaction whose statements may each take so long: for what has to read whole tables."""
+    with transaction():
+        db.execute_sql("SET LOCAL statement_timeout = %s", (int(seconds * 1000),))
+        usual, _budget.seconds = _budget.seconds, seconds + _DEADLINE_SLACK_S
+        try:
+            yield
+        finally:
+            _budget.seconds = usual
+
+
 def atomic(use_case: Callable[P, R]) -> Callable[P, R]:
     """The whole function is one transaction: it commits when the function returns and leaves nothing when it raises."""
 
@@ -218,3 +233,18 @@ def atomic(use_case: Callable[P, R]) -> Callable[P, R]:
             return use_case(*args, **kwargs)
 
     return whole
+
+
+def refuse_superuser() -> None:
+    """Raises ConfigError when the service's role is a superuser, whom no grant and no trigger of the books would stop.
+
+    A database that does not answer yet refuses nothing: the readiness probe tells of it.
+    """
+    try:
+        row = db.one("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
+    except (peewee.OperationalError, peewee.InterfaceError):
+        return
+    finally:
+        db.close()
+    if row is not None and row[0]:
+        raise ConfigError("refusing to start: DATABASE_URL is a superuser's")

@@ -17,7 +17,8 @@ FleetError
 ├── BodyTooLarge 413        body_too_large
 ├── UriTooLong 414          uri_too_long
 ├── UnsupportedMediaType 415 unsupported_media_type
-├── Invalid 422             validation_error, unknown_field, idempotency_key_reused, entry_unbalanced, weak_password, amount_too_large
+├── Invalid 422             validation_error, unknown_field, idempotency_key_reused, entry_unbalanced,
+│                           weak_password, amount_too_large
 ├── PreconditionRequired 428 precondition_required
 ├── RateLimited 429         rate_limited
 ├── HeadersTooLarge 431     headers_too_large

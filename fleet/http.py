@@ -27,6 +27,7 @@ Route = Callable[..., Answer]
 PUBLIC = "public"
 _JSON_OPTIONS = orjson.OPT_UTC_Z
 _KEPT_HEADERS = ("Location", "ETag")
+_KEPT_REFUSALS = {404, 409, 422}
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Operation:
     listed: bool = False
     idempotent: bool = False
     key_required: bool = False
+    claimed_by_service: bool = False
     if_match: bool = False
     tier: str = limits.AUTHENTICATED
     unlimited: bool = False
@@ -70,14 +72,16 @@ def _guard(declared: Operation, route: Callable[..., Answer], path: dict[str, An
             _count(limits.PUBLIC if declared.tier == limits.AUTHENTICATED else declared.tier, client_address())
     else:
         g.actor = _authenticate()
-        _count(declared.tier, g.actor.name)
+        _count(declared.tier, client_address() if declared.tier == limits.AUTH_STRICT else g.actor.name)
         g.actor.must(declared.permission)
     if declared.query is not None:
-        path["query"] = read_query(declared.query, list(request.args.items(multi=True)))
+        path["query"] = read_query(declared.query, query_arguments())
     elif request.query_string:
-        read_query(Query, list(request.args.items(multi=True)))
+        read_query(Query, query_arguments())
     if declared.body is not None:
-        path["body"] = read_body(declared.body, body_bytes())
+        raw = body_bytes()
+        left_out = not raw and request.method == "POST" and declared.body.may_be_left_out()
+        path["body"] = read_body(declared.body, b"{}" if left_out else raw)
     elif request.method in {"POST", "PUT", "PATCH"} and body_bytes() not in {b"", b"{}"}:
         read_body(Input, request.get_data())
     if not declared.idempotent:
@@ -117,6 +121,14 @@ def _count(tier: str, caller: str) -> None:
 
 
 # --- what they say ----------------------------------------------------------------------------------------------------
+
+
+def query_arguments() -> list[tuple[str, str]]:
+    """The query string's names and values, as often as they stand there. Raises BadRequest for bytes that are no UTF-8."""
+    try:
+        return list(request.args.items(multi=True))
+    except UnicodeDecodeError:
+        raise BadRequest("The query string is not UTF-8") from None
 
 
 def body_bytes() -> bytes:
@@ -173,10 +185,18 @@ def answer(
         response.headers["Location"] = location
     if version is not None:
         response.headers["ETag"] = f'"{version}"'
-        if request.method == "GET" and request.headers.get("If-None-Match", "").strip() == f'"{version}"':
+        if request.method in {"GET", "HEAD"} and _is_known(f'"{version}"'):
             response.status_code = 304
             response.set_data(b"")
     return response
+
+
+def _is_known(tag: str) -> bool:
+    """Whether If-None-Match names this tag: alone, in a list, marked as weak, or as `*` (RFC 9110, 13.1.2)."""
+    sent = request.headers.get("If-None-Match")
+    if sent is None:
+        return False
+    return not {tag, "*"}.isdisjoint(part.strip().removeprefix("W/") for part in sent.split(","))
 
 
 def page_answer(found: tuple[dict[str, Any], str | None]) -> Answer:
@@ -204,7 +224,8 @@ def claim_of_request(*, required: bool) -> Claim | None:
     if not (0 < len(key) <= 255 and all("!" <= char <= "~" for char in key)):
         raise errors.Invalid.field("Idempotency-Key", "invalid_key", "must be 1 to 255 visible ASCII characters")
     actor = g.actor.name if g.actor else f"address:{client_address()}"
-    print_ = idempotency.fingerprint(request.get_data(), request.query_string, request.mimetype or "")
+    secret = current_app.extensions["fleet"].fingerprint_key
+    print_ = idempotency.fingerprint(request.get_data(), request.query_string, request.mimetype or "", key=secret)
     return Claim(actor, request.method, request.path, key, print_)
 
 
@@ -224,6 +245,8 @@ def _once(declared: Operation, route: Callable[..., Answer], path: dict[str, Any
     if claim is None:
         return route(**path)
     try:
+        if declared.claimed_by_service:
+            return route(**path, claim=claim)
         with transaction():
             first = claim.take()
             if first is not None:
@@ -236,8 +259,11 @@ def _once(declared: Operation, route: Callable[..., Answer], path: dict[str, Any
 
 
 def refused_once(claim: Claim, error: FleetError) -> Answer:
-    """A refusal is an answer too and is kept, apart from the effect that was rolled back; what may heal is not."""
-    if error.status >= 500 or error.status == errors.RateLimited.status or error.code.startswith("idempotency_"):
+    """A refusal is an answer too and is kept, apart from the effect that was rolled back.
+
+    Not so what may heal by itself, nor a stale or missing If-Match: with the right one the same request may go through.
+    """
+    if error.status not in _KEPT_REFUSALS or error.code.startswith("idempotency_"):
         raise error
     response = problems.render(error)
     with transaction():

@@ -6,10 +6,11 @@ behind. Two keys that share a lock cost one needless 409 with Retry-After, never
 """
 
 import hashlib
+import hmac
 from dataclasses import dataclass
 
 from fleet.db import db
-from fleet.errors import Conflict, Invalid
+from fleet.errors import InProgress, Invalid
 
 KEPT_HOURS = 24
 
@@ -46,7 +47,7 @@ class Claim:
     def take(self) -> StoredAnswer | None:
         """Claim the key inside the open transaction; returns the first answer when there is one already.
 
-        Raises Conflict `idempotency_in_progress`, Invalid `idempotency_key_reused`.
+        Raises InProgress, Invalid `idempotency_key_reused`.
         """
         row = db.one(_TAKE, (self.lock, *self.names))
         assert row is not None  # noqa: S101 - a lock attempt always answers
@@ -62,26 +63,19 @@ class Claim:
                 raise Invalid("The key was used for another request", code="idempotency_key_reused")
             return StoredAnswer(status or 0, headers, bytes(body or b""))
         if not ours:
-            raise in_progress()
+            raise InProgress()
         return None
 
     def keep(self, answer: StoredAnswer) -> None:
-        """Store the answer with the effect. Raises Conflict when another request stored one first: undo and replay."""
+        """Store the answer with the effect. Raises InProgress when another request stored one first: its effect stands, ours is undone."""
         kept = db.one(_KEEP, (*self.names, self.fingerprint, answer.status, answer.headers, answer.body))
         if kept is None:
-            raise in_progress()
+            raise InProgress()
 
 
-def in_progress() -> Conflict:
-    """The first request with this key has not ended yet, or ended in this instant: ask again."""
-    return Conflict(
-        "A request with this key is still running", code="idempotency_in_progress", headers={"Retry-After": "1"}
-    )
-
-
-def fingerprint(body: bytes, query: bytes, content_type: str) -> bytes:
-    """What makes two requests the same: their body, query and type."""
-    return hashlib.sha256(b"\n".join((content_type.encode(), query, body))).digest()
+def fingerprint(body: bytes, query: bytes, content_type: str, *, key: bytes) -> bytes:
+    """What makes two requests the same: their body, query and type. Keyed, as a body may hold a password."""
+    return hmac.digest(key, b"\n".join((content_type.encode(), query, body)), hashlib.sha256)
 
 
 _TAKE = """
@@ -95,4 +89,11 @@ INSERT INTO idempotency_record (actor, method, path, key, fingerprint, status, h
 VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
 ON CONFLICT ON CONSTRAINT idempotency_record_pkey DO NOTHING
 RETURNING 1
+"""
+
+FORGET_ANSWERS = """
+DELETE FROM idempotency_record WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM idempotency_record WHERE created_at < %(before)s
+    ORDER BY created_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+))
 """

@@ -24,7 +24,7 @@ AUTH_STRICT, PUBLIC, AUTHENTICATED = "auth_strict", "public", "authenticated"
 # Seconds; Flask-Limiter's annotation knows only whole ones.
 _STORAGE_OPTIONS: dict[str, Any] = {"socket_connect_timeout": 0.2, "socket_timeout": 0.2}
 _AWAY_S = 1.0
-_GLOBAL_BATCH = 20
+_LARGEST_BATCH = 20
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,8 @@ class Limits:
             AUTHENTICATED: parse(settings.ratelimit_authenticated),
         }
         self._everybody = parse(settings.ratelimit_global)
+        # Small beside the limit, or one thread's batch would be the whole of it.
+        self._batch_size = max(1, min(_LARGEST_BATCH, self._everybody.amount // 100))
         limiter = Limiter(
             _no_key,
             app=app,
@@ -94,9 +96,9 @@ class Limits:
         """The safety net over all callers, taken from Redis in batches: it need not be exact, it must be cheap."""
         left = getattr(self._batch, "left", 0)
         if left == 0:
-            if not counters.hit(self._everybody, "everybody", cost=_GLOBAL_BATCH):
+            if not counters.hit(self._everybody, "everybody", cost=self._batch_size):
                 raise _limited(Standing(self._everybody.amount, 0, 1))
-            left = _GLOBAL_BATCH
+            left = self._batch_size
         self._batch.left = left - 1
 
 

@@ -19,6 +19,16 @@ _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
 }
+_EXPOSED_HEADERS = (
+    "ETag, Idempotency-Replayed, Link, Location, RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset, Retry-After, "
+    "X-Request-ID"
+)
+_PREFLIGHT_HEADERS = {
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, traceparent, "
+    "X-Idempotency-Key, X-Request-ID",
+    "Access-Control-Allow-Methods": "GET, POST, PUT, PATCH, DELETE",
+    "Access-Control-Max-Age": "600",
+}
 
 
 def register(app: Flask, settings: Settings) -> None:
@@ -42,7 +52,7 @@ def _begin() -> None:
     g.request_id = sent if _REQUEST_ID.fullmatch(sent) else clock.new_id().hex
     trace = request.headers.get("traceparent", "")
     g.traceparent = trace if _TRACEPARENT.fullmatch(trace) else None
-    logs.enter(request_id=g.request_id)
+    logs.enter(request_id=g.request_id, **({"traceparent": trace} if g.traceparent else {}))
     metrics.BUSY.inc()
     g.counted_busy = True
 
@@ -58,13 +68,21 @@ def _finish_headers(headers: Headers, settings: Settings) -> None:
     standing = g.get("standing")
     if standing is not None:
         headers.update(standing.headers())
+    if settings.cors_origins:
+        _share_with_origins(headers, settings.cors_origins)
+
+
+def _share_with_origins(headers: Headers, allowed: tuple[str, ...]) -> None:
+    """CORS (Fetch standard) by exact list, without credentials: scripts of other origins send a bearer token or nothing."""
+    # On every answer, or a cache would hand what one origin may not read to another, and the other way round.
+    headers.add("Vary", "Origin")
     origin = request.headers.get("Origin")
-    if origin in settings.cors_origins and origin:
-        headers["Access-Control-Allow-Origin"] = origin
-        headers["Access-Control-Allow-Headers"] = "Authorization, Content-Type, Idempotency-Key, If-Match, X-Request-ID"
-        headers["Access-Control-Allow-Methods"] = "GET, POST, PUT, PATCH, DELETE"
-        headers["Access-Control-Expose-Headers"] = "ETag, Location, Link, Retry-After, X-Request-ID"
-        headers.add("Vary", "Origin")
+    if origin not in allowed or not origin:
+        return
+    headers["Access-Control-Allow-Origin"] = origin
+    headers["Access-Control-Expose-Headers"] = _EXPOSED_HEADERS
+    if request.method == "OPTIONS":
+        headers.update(_PREFLIGHT_HEADERS)
 
 
 def _record(response: Response) -> None:

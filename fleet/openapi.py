@@ -97,7 +97,7 @@ def _operation(rule: Rule, method: str, declared: Operation, view: Callable[...,
         described["x-permission"] = declared.permission
     if declared.body is not None:
         described["requestBody"] = {
-            "required": True,
+            "required": method != "POST" or not declared.body.may_be_left_out(),
             "content": {"application/json": {"schema": {"$ref": _TEMPLATE.format(model=declared.body.__name__)}}},
         }
     return described
@@ -174,7 +174,7 @@ def _statuses() -> dict[str, int]:
     known: dict[str, int] = {
         "idempotency_key_required": 400, "malformed_json": 400, "invalid_cursor": 400, "untrusted_host": 400,
         "invalid_credentials": 401, "token_expired": 401, "duplicate": 409, "in_use": 409,
-        "idempotency_in_progress": 409, "journal_period_closed": 409, "last_admin": 409, "unknown_field": 422,
+        "journal_period_closed": 409, "last_admin": 409, "unknown_field": 422,
         "idempotency_key_reused": 422, "entry_unbalanced": 422, "amount_too_large": 422, "weak_password": 422,
     }  # fmt: skip
     for kind in _family(errors.FleetError):

@@ -1,12 +1,14 @@
 """Every failure as problem+json (RFC 9457), in one place, with a stable code and nothing of our insides."""
 
 import logging
+import traceback
+from pathlib import Path
 from typing import Any
 
 import orjson
 import peewee
 from flask import Flask, Response, g
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, SecurityError
 
 from fleet import errors
 from fleet.errors import FleetError
@@ -15,6 +17,10 @@ from fleet.rules.money import AmountTooLarge
 from fleet.rules.periods import PeriodError
 
 log = logging.getLogger("fleet.problems")
+
+_FRAMES = 12
+# The SQLSTATE class of wrong SQL: what PostgreSQL says of it quotes the statement and no value.
+_OUR_SQL = "42"
 
 _BY_STATUS: dict[int, type[FleetError]] = {
     kind.status: kind
@@ -75,17 +81,34 @@ def _of_database(error: peewee.PeeweeException) -> FleetError:
     """What the database's refusal means; one that no input should reach is logged as ours."""
     known = errors.from_database(error)
     if known is None:
-        log.error("unexpected refusal by the database", exc_info=error)
+        log.error("unexpected refusal by the database", extra=_names_of(error))
         return FleetError()
     if isinstance(known, errors.Unavailable):
         log.warning("database unavailable", extra={"sqlstate": getattr(getattr(error, "orig", None), "pgcode", None)})
     return known
 
 
+def _names_of(error: peewee.PeeweeException) -> dict[str, Any]:
+    """What is wrong and where, in names only: the driver's own text quotes the whole row, people's data included."""
+    driver = getattr(error, "orig", None)
+    diagnosis = getattr(driver, "diag", None)
+    state = getattr(driver, "pgcode", None) or ""
+    frames = traceback.extract_tb(error.__traceback__)
+    return {
+        "error": type(driver or error).__name__,
+        "sqlstate": state,
+        "said": diagnosis.message_primary if diagnosis and state.startswith(_OUR_SQL) else None,
+        **{name: getattr(diagnosis, f"{name}_name", None) for name in ("table", "column", "constraint")},
+        "at": [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames[-_FRAMES:]],
+    }
+
+
 def _of_werkzeug(error: HTTPException) -> Response:
     status = error.code or 500
     if status < 400:
         return Response(status=status, headers=error.get_headers())
+    if isinstance(error, SecurityError):
+        return render(errors.BadRequest("The Host is not one that this service answers to", code="untrusted_host"))
     kind = _BY_STATUS.get(status)
     if kind is None and status < 500:
         return render(errors.BadRequest())

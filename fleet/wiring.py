@@ -20,3 +20,8 @@ class Wiring:
     def cursor_key(self) -> bytes:
         """Signs list cursors: derived, so that a cursor never speaks for another secret of ours."""
         return hmac.digest(self.settings.secret_key.encode(), b"fleet cursors", hashlib.sha256)
+
+    @cached_property
+    def fingerprint_key(self) -> bytes:
+        """Makes stored fingerprints of requests worthless to a guesser: some of those requests carry a password."""
+        return hmac.digest(self.settings.secret_key.encode(), b"fleet request fingerprints", hashlib.sha256)

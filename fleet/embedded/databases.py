@@ -66,7 +66,7 @@ def scratch_databases(root: Path = SCRATCH) -> Iterator[Databases]:
             _sweep(root)
             directory = Path(tempfile.mkdtemp(dir=root))
             stack.enter_context(claimed(directory))
-        stack.callback(shutil.rmtree, directory)
+        stack.callback(_remove, directory)
         yield stack.enter_context(_started(directory, durable=False))
 
 
@@ -83,6 +83,12 @@ def _started(
     finally:
         redis.stop()
         postgres.stop()
+
+
+def _remove(directory: Path) -> None:
+    # The claim goes with the lock file, first of all, and what is left would look abandoned to a sweep.
+    with queued(directory.parent / LOCK_FILE):
+        shutil.rmtree(directory)
 
 
 def _sweep(root: Path) -> None:

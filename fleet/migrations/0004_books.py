@@ -247,10 +247,13 @@ BEGIN
     SELECT 1 FROM (
       SELECT entry_id, min(position) AS first, max(position) AS last, min(booked_on) AS day, max(booked_on) AS last_day
       FROM added GROUP BY entry_id
-    ) AS its LEFT JOIN journal_entry e
-      ON e.id = its.entry_id AND e.txid = txid_current() AND e.created_at = now()
-      AND its.first >= 1 AND its.last <= e.line_count AND its.day = e.booked_on AND its.last_day = e.booked_on
-    WHERE e.id IS NULL
+    ) AS its
+    -- A subquery and no join, so that entries are always found by their key and never by reading all of them.
+    WHERE NOT coalesce((
+      SELECT e.txid = txid_current() AND e.created_at = now() AND its.first >= 1 AND its.last <= e.line_count
+        AND its.day = e.booked_on AND its.last_day = e.booked_on
+      FROM journal_entry e WHERE e.id = its.entry_id
+    ), false)
   ) THEN
     RAISE EXCEPTION 'the entry is sealed, or announced no such line'
       USING ERRCODE = '23001', CONSTRAINT = 'journal_line_kept';

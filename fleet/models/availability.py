@@ -17,8 +17,9 @@ FREE = """coalesce((
   ) LIMIT 1
 ), true)"""
 
-# A rate whose rental would be beyond every amount (the parameter is the highest that is not) cannot be offered either.
-OFFERABLE = """vehicle.status = 'in_service' AND vehicle.retired_at IS NULL
+# A rate whose rental would be beyond every amount (the parameter is the highest that is not) cannot be offered either. That
+# no retired vehicle is in service, the database sees to.
+OFFERABLE = """vehicle.status = 'in_service'
 AND coalesce(vehicle.daily_rate, vehicle_class.daily_rate) <= %s"""
 
 AVAILABLE = Listing(
@@ -84,7 +85,7 @@ NEAREST_FREE = """WITH asked AS (
     make_interval(mins => coalesce(vehicle_class.turnaround_before_minutes, 0)) AS before,
     make_interval(mins => coalesce(vehicle_class.turnaround_after_minutes, 0)) AS after
   FROM vehicle LEFT JOIN vehicle_class ON vehicle_class.id = vehicle.class_id
-  WHERE vehicle.id = %s AND vehicle.status = 'in_service' AND vehicle.retired_at IS NULL
+  WHERE vehicle.id = %s AND vehicle.status = 'in_service'
 ), busy AS (
   SELECT block.occupied FROM asked JOIN vehicle_block block USING (vehicle_id)
   WHERE block.live AND (asked.rental_id IS NULL OR block.rental_id IS DISTINCT FROM asked.rental_id)

@@ -136,6 +136,10 @@ _CLAIM_COLUMNS = "pg_try_advisory_xact_lock($1), i.fingerprint, i.status, i.head
 _CLAIM_SOURCE = """(SELECT 1) AS always
     LEFT JOIN idempotency_record i ON i.actor = $2 AND i.method = $3 AND i.path = $4 AND i.key = $5"""
 _CUSTOMER_COLUMNS = "cu.id, cu.status, cu.first_name, cu.last_name"
+# FOR KEY SHARE: a customer who is being erased or deactivated is waited for, and nobody is erased under their booking.
+# That it looks at v makes the vehicle come first: the order of locks is the same everywhere (docs/locking.md).
+_CUSTOMER_SOURCE = """LEFT JOIN LATERAL (
+        SELECT * FROM customer WHERE id = $6 AND coalesce(v.id, $6) IS NOT NULL FOR KEY SHARE) cu ON true"""
 _VEHICLE_COLUMNS = """v.id, v.status, v.retired_at, v.plate_number, v.make, v.model, v.class_id,
     coalesce(v.daily_rate, c.daily_rate), v.currency, v.branch_id, c.turnaround_before_minutes,
     c.turnaround_after_minutes, c.late_fee_per_hour, c.fuel_fee_per_percent, c.cancellation_fee,
@@ -161,8 +165,8 @@ READ_TO_RESERVE = Statement(
     f"""SELECT {_CLAIM_COLUMNS}, {_CUSTOMER_COLUMNS}, {_OUT_OVERDUE},
         nextval('rental_number'), {_VEHICLE_COLUMNS}
     FROM {_CLAIM_SOURCE}
-    LEFT JOIN customer cu ON cu.id = $6
     LEFT JOIN LATERAL (SELECT * FROM vehicle WHERE id = $7 FOR SHARE) v ON true
+    {_CUSTOMER_SOURCE}
     {_JOINS}""",
 )
 
@@ -182,13 +186,13 @@ PICK_TO_RESERVE = Statement(
     f"""SELECT {_CLAIM_COLUMNS}, {_CUSTOMER_COLUMNS}, false,
         nextval('rental_number'), {_VEHICLE_COLUMNS}
     FROM {_CLAIM_SOURCE}
-    LEFT JOIN customer cu ON cu.id = $6
     LEFT JOIN LATERAL (
         SELECT v.* FROM vehicle v JOIN vehicle_class c ON c.id = v.class_id
         WHERE {_FREE_OF_CLASS}
         ORDER BY (SELECT max(k.end_at) FROM vehicle_block k WHERE k.vehicle_id = v.id AND k.live AND k.end_at <= $10)
             DESC NULLS LAST, v.id
         LIMIT 1 FOR NO KEY UPDATE OF v SKIP LOCKED) v ON true
+    {_CUSTOMER_SOURCE}
     {_JOINS}""",
 )
 

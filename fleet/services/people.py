@@ -1,7 +1,10 @@
 """Customers: taking them in, changing and closing their profiles, and giving back or erasing what is stored of them."""
 
+from datetime import date
 from typing import Any
 from uuid import UUID
+
+import peewee
 
 from fleet import clock
 from fleet.auth import Actor
@@ -170,7 +173,7 @@ def _nobody(customer_id: UUID) -> dict[str, Any]:
         "email": f"{customer_id.hex}@erased.invalid",
         "phone": "",
         "driver_license_number": f"ERASED{customer_id.hex.upper()}",
-        "driver_license_expiry": "1970-01-01",
+        "driver_license_expiry": date(1970, 1, 1),
         "address": None,
         "date_of_birth": None,
         "language": "en",
@@ -194,7 +197,8 @@ def _close_account(user_id: UUID) -> bool:
         deactivated_at=user.deactivated_at or now,
     )
     end_sessions(user_id, "erased")
-    ApiKey.update(revoked_at=now, name="erased").where((ApiKey.user == user_id) & ApiKey.revoked_at.is_null()).execute()
+    revoked_at = peewee.fn.COALESCE(ApiKey.revoked_at, now)
+    ApiKey.update(revoked_at=revoked_at, name="erased").where(ApiKey.user == user_id).execute()
     return True
 
 

@@ -65,7 +65,7 @@ def reserve(
 ) -> Reserved:
     """Reserve (or hold) a vehicle for a customer, exactly once for one key.
 
-    Raises Invalid, RentalOverlap with alternatives, NoVehicleAvailable, Unavailable, Conflict `idempotency_in_progress`.
+    Raises Invalid, RentalOverlap with alternatives, NoVehicleAvailable, Unavailable, InProgress.
     """
     now = clock.now()
     period = rental_period(wish.start_at, wish.end_at, now=now, may_backdate=actor.can("rentals.backdate"))

@@ -1,7 +1,7 @@
 import pytest
 
 from fleet.db import db
-from tests.cast import Cast
+from tests.cast import Cast, request
 
 STRONG = "a passphrase of the boss"
 
@@ -21,8 +21,7 @@ def user(email: str) -> tuple[object, ...] | None:
 
 
 def sign_in(cast: Cast, email: str, password: str) -> int:
-    body = {"email": email, "password": password}
-    return cast.app.test_client().post("/v1/auth/login", json=body).status_code
+    return request(cast.app, "POST", "/v1/auth/login", {"email": email, "password": password}).status_code
 
 
 def test_the_password_comes_from_the_environment(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:

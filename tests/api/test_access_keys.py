@@ -3,21 +3,20 @@ from typing import Any
 
 import pytest
 import time_machine
-from werkzeug.test import TestResponse
 
 from fleet import auth, clock
 from fleet.db import db
-from tests.cast import Cast, Person, iso
+from tests.cast import Answer, Cast, Person, iso, request
 
 ROBOT: dict[str, Any] = {"name": "robot", "permissions": ["vehicles.read", "auth.session"]}
 
 
-def create(person: Person, **changed: Any) -> TestResponse:
+def create(person: Person, **changed: Any) -> Answer:
     return person.post("/v1/api-keys", {**ROBOT, **changed})
 
 
-def with_key(cast: Cast, key: str, method: str, path: str, **kwargs: Any) -> TestResponse:
-    return cast.app.test_client().open(path, method=method, headers={"Authorization": f"Bearer {key}"}, **kwargs)
+def with_key(cast: Cast, key: str, method: str, path: str, body: Any = None) -> Answer:
+    return request(cast.app, method, path, body, {"Authorization": f"Bearer {key}"})
 
 
 def test_a_key_is_shown_once_and_stored_as_its_digest(cast: Cast) -> None:
@@ -57,7 +56,7 @@ def test_a_key_shrinks_with_its_owner(cast: Cast) -> None:
 
 def test_a_key_cannot_make_a_key(cast: Cast) -> None:
     key = create(cast.agent, permissions=["api_keys.manage"]).json["key"]
-    refused = with_key(cast, key, "POST", "/v1/api-keys", json={"name": "child", "permissions": ["api_keys.manage"]})
+    refused = with_key(cast, key, "POST", "/v1/api-keys", {"name": "child", "permissions": ["api_keys.manage"]})
     assert (refused.status_code, refused.json["code"]) == (403, "forbidden")
 
 

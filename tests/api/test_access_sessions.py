@@ -3,36 +3,34 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-import orjson
 import pytest
 import time_machine
 from flask import Flask
-from werkzeug.test import TestResponse
 
 from fleet import auth, clock, passwords
 from fleet.db import Database, db
 from fleet.rules.throttle import FREE_FAILURES, HEALS_AFTER
-from tests.cast import PASSWORD, Cast, Person
+from tests.cast import PASSWORD, Answer, Cast, Person, request
 
 WRONG = "not the right password"
 NEW = "another fine passphrase"
 
 
-def post(app: Flask, path: str, body: Any, **headers: str) -> TestResponse:
+def post(app: Flask, path: str, body: Any, **headers: str) -> Answer:
     """A request without credentials."""
-    return app.test_client().post(path, data=orjson.dumps(body), content_type="application/json", headers=headers)
+    return request(app, "POST", path, body, headers)
 
 
-def login(person: Person, password: str = PASSWORD) -> TestResponse:
+def login(person: Person, password: str = PASSWORD) -> Answer:
     return post(person.app, "/v1/auth/login", {"email": person.email, "password": password})
 
 
-def refresh(app: Flask, refresh_token: str) -> TestResponse:
+def refresh(app: Flask, refresh_token: str) -> Answer:
     return post(app, "/v1/auth/refresh", {"refresh_token": refresh_token})
 
 
-def me(app: Flask, access_token: str) -> TestResponse:
-    return app.test_client().get("/v1/auth/me", headers={"Authorization": f"Bearer {access_token}"})
+def me(app: Flask, access_token: str) -> Answer:
+    return request(app, "GET", "/v1/auth/me", headers={"Authorization": f"Bearer {access_token}"})
 
 
 def deactivate(person: Person) -> None:
@@ -88,7 +86,7 @@ def test_failed_sign_ins_are_alike_whatever_is_wrong(cast: Cast) -> None:
     assert "WWW-Authenticate" in said[0][1]
 
 
-def _without_request_id(answer: TestResponse) -> tuple[dict[str, Any], dict[str, str]]:
+def _without_request_id(answer: Answer) -> tuple[dict[str, Any], dict[str, str]]:
     body = {name: value for name, value in answer.json.items() if name != "request_id"}
     own = {"X-Request-ID", "RateLimit-Remaining", "RateLimit-Reset", "Content-Length"}
     return body, {name: value for name, value in answer.headers.items() if name not in own}
@@ -265,7 +263,7 @@ def test_secrets_are_stored_as_digests_only(cast: Cast) -> None:
 # --- changing the password --------------------------------------------------------------------------------------------
 
 
-def change(access_token: str, cast: Cast, current: str = PASSWORD, new: str = NEW) -> TestResponse:
+def change(access_token: str, cast: Cast, current: str = PASSWORD, new: str = NEW) -> Answer:
     body = {"current_password": current, "new_password": new}
     return post(cast.app, "/v1/auth/password", body, Authorization=f"Bearer {access_token}")
 

@@ -2,11 +2,10 @@ from typing import Any
 
 import orjson
 import pytest
-from werkzeug.test import TestResponse
 
 from fleet import auth
 from fleet.db import db
-from tests.cast import PASSWORD, Cast
+from tests.cast import PASSWORD, Answer, Cast, request
 
 DORA: dict[str, Any] = {
     "email": "dora@example.com",
@@ -17,14 +16,12 @@ DORA: dict[str, Any] = {
 }
 
 
-def register(cast: Cast, **changed: Any) -> TestResponse:
-    body = orjson.dumps({**DORA, **changed})
-    return cast.app.test_client().post("/v1/auth/register", data=body, content_type="application/json")
+def register(cast: Cast, **changed: Any) -> Answer:
+    return request(cast.app, "POST", "/v1/auth/register", {**DORA, **changed})
 
 
 def sign_in(cast: Cast, email: str, password: str) -> int:
-    body = orjson.dumps({"email": email, "password": password})
-    return cast.app.test_client().post("/v1/auth/login", data=body, content_type="application/json").status_code
+    return request(cast.app, "POST", "/v1/auth/login", {"email": email, "password": password}).status_code
 
 
 # --- signing up -------------------------------------------------------------------------------------------------------
@@ -67,19 +64,15 @@ def test_a_password_is_not_trimmed(cast: Cast) -> None:
 
 def test_signing_up_twice_with_one_key_makes_one_user(cast: Cast) -> None:
     headers = {"Idempotency-Key": "sign-up-1"}
-    client, body = cast.app.test_client(), orjson.dumps(DORA)
-    first, second = (
-        client.post("/v1/auth/register", data=body, content_type="application/json", headers=headers) for _ in range(2)
-    )
+    first, second = (request(cast.app, "POST", "/v1/auth/register", DORA, headers) for _ in range(2))
     assert (first.status_code, second.status_code) == (201, 201)
     assert second.data == first.data
     assert second.headers["Idempotency-Replayed"] == "true"
 
 
-def test_a_stored_request_cannot_be_guessed_from_its_fingerprint(cast: Cast) -> None:
+def test_a_password_cannot_be_guessed_from_the_fingerprint_of_its_request(cast: Cast) -> None:
     body = orjson.dumps(DORA)
-    headers = {"Idempotency-Key": "sign-up-1"}
-    cast.app.test_client().post("/v1/auth/register", data=body, content_type="application/json", headers=headers)
+    request(cast.app, "POST", "/v1/auth/register", body, {"Idempotency-Key": "sign-up-1"})
     (stored,) = db.one("SELECT fingerprint FROM idempotency_record") or ()
     assert bytes(stored) != auth.secret_hash("application/json\n\n" + body.decode())
 
@@ -167,13 +160,13 @@ def test_new_roles_count_from_the_next_request_on(cast: Cast) -> None:
 
 def test_a_deactivated_user_is_out_from_the_next_request_on_with_their_keys(cast: Cast) -> None:
     key = cast.ana.post("/v1/api-keys", {"name": "robot", "permissions": ["auth.session"]}).json["key"]
-    client, with_key = cast.app.test_client(), {"Authorization": f"Bearer {key}"}
-    assert client.get("/v1/auth/me", headers=with_key).status_code == 200
+    with_key = {"Authorization": f"Bearer {key}"}
+    assert request(cast.app, "GET", "/v1/auth/me", headers=with_key).status_code == 200
     closed = cast.admin.post(f"/v1/users/{cast.ana.user_id}/deactivate")
     assert (closed.status_code, closed.json["active"]) == (200, False)
     assert closed.json["deactivated_at"] is not None
     assert cast.ana.get("/v1/auth/me").status_code == 401
-    assert client.get("/v1/auth/me", headers=with_key).status_code == 401
+    assert request(cast.app, "GET", "/v1/auth/me", headers=with_key).status_code == 401
     assert sign_in(cast, cast.ana.email, PASSWORD) == 401
     assert db.one("SELECT end_reason FROM user_session WHERE id = %s", (cast.ana.session_id,)) == ("deactivated",)
     assert cast.ben.get("/v1/auth/me").status_code == 200

@@ -7,7 +7,7 @@ import pytest
 from fleet import clock
 from fleet.db import db
 from tests.books import DAYS, issued, posted, rental_to_bill
-from tests.cast import Cast, Person, insert
+from tests.cast import Cast, Person, at, insert, iso
 
 CUSTOMERS = "/v1/customers"
 DORA = {
@@ -305,6 +305,9 @@ class TestErasing:
         cast.agent.patch(path, {"address": "Rua Velha 2"}, version="1", key="k")
         customer_id = UUID(path.rpartition("/")[2])
         rental_to_bill(cast, customer_id=customer_id, notes="Dora calls from +351 21 000 00 00", cancel_reason="Dora")
+        booking = {"vehicle_id": str(cast.corolla), "start_at": iso(at(9)), "end_at": iso(at(10)), "notes": "Dora's dog"}
+        rental = cast.agent.post("/v1/rentals", {"customer_id": str(customer_id), **booking}, key="k")
+        assert cast.agent.post(f"{rental.headers['Location']}/cancel", {"reason": "Dora is ill"}).status_code == 200
         erased = self.erase(cast, customer_id, key="k")
         assert erased.status_code == 200, erased.json
         assert (erased.json["first_name"], erased.json["status"]) == ("Erased", "deactivated")
@@ -323,6 +326,13 @@ class TestErasing:
         assert cast.ana.get("/v1/auth/me").status_code == 401
         assert cast.ana.email not in everything()
         assert db.one("SELECT deactivated_at IS NOT NULL FROM user_account WHERE id = %s", (cast.ana.user_id,)) == (True,)
+
+    def test_their_keys_are_revoked_and_lose_their_names(self, cast: Cast) -> None:
+        key = {"name": "Ana's laptop", "permissions": ["rentals.read"], "expires_at": iso(at(30))}
+        secret = cast.ana.post("/v1/api-keys", key).json["key"]
+        self.erase(cast, cast.ana.customer_id)
+        assert cast.ana.get(CUSTOMERS, Authorization=f"Bearer {secret}").status_code == 401
+        assert "Ana's laptop" not in everything()
 
     def test_one_who_works_here_keeps_their_account(self, cast: Cast) -> None:
         path = cast.agent.post(CUSTOMERS, {**DORA, "user_id": str(cast.admin.user_id)}).headers["Location"]

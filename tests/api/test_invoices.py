@@ -40,8 +40,8 @@ def test_invoices_are_listed_newest_first_without_their_lines(cast: Cast) -> Non
 def test_a_list_and_a_single_read_take_one_statement_beside_the_one_that_asks_who_asks(
     cast: Cast, statements: list[str]
 ) -> None:
-    invoice = [issued(cast, DAYS, LATE) for _ in range(5)][0]
-    for path in ("/v1/invoices", f"/v1/invoices/{invoice.id}"):
+    invoices = [issued(cast, DAYS, LATE) for _ in range(5)]
+    for path in ("/v1/invoices", f"/v1/invoices/{invoices[0].id}"):
         statements.clear()
         cast.agent.get(path)
         assert len(statements) == 2

@@ -2,13 +2,13 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from werkzeug.test import TestResponse
 
 from fleet.db import db
 from tests.books import DAYS, SCRATCH, close_fiscal_year, entry_by_hand, issued, posted
-from tests.cast import Cast, Person
+from tests.cast import Answer, Cast, Person
 
 ENTRIES = "/v1/ledger/entries"
+ARABIC_1000 = "\N{ARABIC-INDIC DIGIT ONE}" + "\N{ARABIC-INDIC DIGIT ZERO}" * 3
 
 
 def line(account: str, side: str, amount: Any, currency: str = "EUR") -> dict[str, Any]:
@@ -18,7 +18,7 @@ def line(account: str, side: str, amount: Any, currency: str = "EUR") -> dict[st
 CAPITAL = [line("1010", "debit", 50_000), line("3000", "credit", 50_000)]
 
 
-def book(person: Person, lines: list[dict[str, Any]], **body: Any) -> TestResponse:
+def book(person: Person, lines: list[dict[str, Any]], **body: Any) -> Answer:
     entry = {"booked_on": "2026-03-15", "memo": "Capital paid in", "lines": lines, **body}
     return person.post(ENTRIES, entry, key=str(uuid4()))
 
@@ -52,7 +52,7 @@ class TestChart:
         refused = cast.accountant.post("/v1/ledger/accounts", {"code": "1000", "name": "Till", "kind": "asset"})
         assert (refused.status_code, refused.json["code"]) == (409, "duplicate")
 
-    @pytest.mark.parametrize("code", ["10", "10000", "1O00", "١٠٠٠", ""])
+    @pytest.mark.parametrize("code", ["10", "10000", "1O00", ARABIC_1000, ""])
     def test_a_code_is_four_digits(self, cast: Cast, code: str) -> None:
         refused = cast.accountant.post("/v1/ledger/accounts", {"code": code, "name": "x", "kind": "asset"})
         assert (refused.status_code, refused.json["errors"][0]["field"]) == (422, "code")
@@ -91,7 +91,7 @@ class TestBalance:
     def test_a_day_that_is_none_is_refused(self, cast: Cast, day: str) -> None:
         assert cast.accountant.get(f"/v1/ledger/accounts/1010/balance?as_of={day}").status_code == 422
 
-    @pytest.mark.parametrize("code", ["1999", "x", "10000", "%00%00%00%00", "١٠٠٠"])
+    @pytest.mark.parametrize("code", ["1999", "x", "10000", "%00%00%00%00", ARABIC_1000])
     def test_an_account_that_is_not_there_is_not_found(self, cast: Cast, code: str) -> None:
         assert cast.accountant.get(f"/v1/ledger/accounts/{code}/balance").status_code == 404
 
@@ -172,7 +172,7 @@ class TestJournal:
     def test_a_list_takes_as_many_statements_for_many_entries_as_for_one(
         self, cast: Cast, statements: list[str]
     ) -> None:
-        counted = []
+        counted: list[int] = []
         for _ in range(2):
             for _ in range(1 + 10 * len(counted)):
                 entry_by_hand(("1000", "debit", 5), ("3000", "credit", 5))

@@ -3,14 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
-import orjson
 import pytest
-from werkzeug.test import TestResponse
+import time_machine
 
-from fleet import passwords
+from fleet import clock, passwords
 from fleet.db import db
 from fleet.rules.throttle import FREE_FAILURES
-from tests.cast import PASSWORD, Cast, Person
+from tests.cast import PASSWORD, Answer, Cast, Person, request
 from tests.races.meeting import Meeting
 from tests.races.mutation import without
 from tests.races.scenes import count
@@ -24,13 +23,12 @@ DORA = {
     "last_name": "Lima",
     "phone": "+351910000000",
 }
-Call = Callable[[], TestResponse]
+Call = Callable[[], Answer]
 
 
 def posting(cast: Cast, path: str, body: Any) -> Call:
     """A request without credentials."""
-    raw = orjson.dumps(body)
-    return lambda: cast.app.test_client().post(path, data=raw, content_type="application/json")
+    return lambda: request(cast.app, "POST", path, body)
 
 
 def signing_in(cast: Cast, password: str = PASSWORD) -> Call:
@@ -60,7 +58,7 @@ def admins() -> int:
 
 def status_of_me(cast: Cast, access_token: str) -> int:
     headers = {"Authorization": f"Bearer {access_token}"}
-    return cast.app.test_client().get("/v1/auth/me", headers=headers).status_code
+    return request(cast.app, "GET", "/v1/auth/me", headers=headers).status_code
 
 
 # --- the last admin ---------------------------------------------------------------------------------------------------
@@ -178,7 +176,8 @@ def test_a_session_that_is_logged_out_while_it_is_refreshed_stays_ended(cast: Ca
 
 def test_guessing_in_parallel_gains_next_to_nothing(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(passwords, "desk", passwords.Desk(threads=40))
-    answers = together(20, lambda _: signing_in(cast, "not the right password")())
+    with time_machine.travel(clock.now(), tick=False):
+        answers = together(20, lambda _: signing_in(cast, "not the right password")())
     assert {answer.status_code for answer in answers} == {401}
     (guesses,) = db.rows("SELECT failures FROM login_throttle")[0]
     assert FREE_FAILURES <= guesses < FREE_FAILURES + passwords.AT_ONCE

@@ -12,16 +12,15 @@ import pytest
 import time_machine
 from cryptography.hazmat.primitives.asymmetric import ec
 from flask import Flask
-from werkzeug.test import TestResponse
 
 from fleet import auth, clock, limits
 from fleet.config import Settings
 from fleet.db import db
-from tests.cast import PASSWORD, Cast
+from tests.cast import PASSWORD, Answer, Cast, request
 
 
-def show_me(cast: Cast, token: str) -> TestResponse:
-    return cast.app.test_client().get("/v1/auth/me", headers={"Authorization": f"Bearer {token}"})
+def show_me(cast: Cast, token: str) -> Answer:
+    return request(cast.app, "GET", "/v1/auth/me", headers={"Authorization": f"Bearer {token}"})
 
 
 def token_of(cast: Cast, headers: dict[str, Any] | None = None, key: Any = None, **claims: Any) -> str:
@@ -42,7 +41,7 @@ def unsigned(header: dict[str, Any], claims: dict[str, Any]) -> str:
     return ".".join([*parts, ""])
 
 
-def refused(answer: TestResponse, code: str = "unauthenticated") -> bool:
+def refused(answer: Answer, code: str = "unauthenticated") -> bool:
     return (
         (answer.status_code, answer.json["code"]) == (401, code)
         and answer.headers["WWW-Authenticate"].startswith("Bearer")
@@ -158,16 +157,16 @@ def test_a_token_names_one_session_of_its_own_user(cast: Cast) -> None:
 
 @pytest.mark.parametrize("scheme", ["", "Basic", "Token", "Bearer Bearer"])
 def test_nothing_but_a_bearer_token_is_taken(cast: Cast, scheme: str) -> None:
-    answer = cast.app.test_client().get("/v1/auth/me", headers={"Authorization": f"{scheme} {cast.ana.token}"})
-    assert refused(answer)
+    headers = {"Authorization": f"{scheme} {cast.ana.token}"}
+    assert refused(request(cast.app, "GET", "/v1/auth/me", headers=headers))
 
 
 def test_a_token_in_the_address_is_not_taken(cast: Cast) -> None:
-    assert refused(cast.app.test_client().get(f"/v1/auth/me?access_token={cast.ana.token}"))
+    assert refused(request(cast.app, "GET", f"/v1/auth/me?access_token={cast.ana.token}"))
 
 
 def test_the_published_keys_verify_our_tokens_and_hold_nothing_private(cast: Cast) -> None:
-    answer = cast.app.test_client().get("/.well-known/jwks.json")
+    answer = request(cast.app, "GET", "/.well-known/jwks.json")
     assert answer.status_code == 200
     (published,) = answer.json["keys"]
     assert set(published) == {"kty", "crv", "x", "y", "kid", "use", "alg"}
@@ -179,8 +178,8 @@ def test_the_published_keys_verify_our_tokens_and_hold_nothing_private(cast: Cas
 # --- what comes in with a password ------------------------------------------------------------------------------------
 
 
-def post(cast: Cast, path: str, body: bytes) -> TestResponse:
-    return cast.app.test_client().post(path, data=body, content_type="application/json")
+def post(cast: Cast, path: str, body: bytes) -> Answer:
+    return request(cast.app, "POST", path, body)
 
 
 @pytest.mark.parametrize("escape", [b"\\u0000", b"\\ud800", b"\\udfff x"])

@@ -148,7 +148,7 @@ def test_nothing_is_booked_on_an_account_that_is_not_there(cast: Cast) -> None:
 
 
 def test_a_fact_has_one_entry(cast: Cast) -> None:
-    fact = {"source_type": "invoice", "source_id": cast.corolla, "event": "issued"}
+    fact: dict[str, Any] = {"source_type": "invoice", "source_id": cast.corolla, "event": "issued"}
     entry_by_hand(CASH, EQUITY, **fact)
     with refused_by("journal_entry_source_key"):
         entry_by_hand(CASH, EQUITY, **fact)

@@ -1,0 +1,166 @@
+"""How a consumer works through the promises that a message rings for.
+
+Count the delivery first, in a transaction of its own. Then, in one transaction: enter the message into the inbox, do the
+effect if it was not there yet, confirm the promise. Then the task returns and Celery acknowledges. A kill at any point
+leaves either nothing or everything; what is left of nothing rings again when Celery or the relay's lease brings it back.
+
+Nothing here uses Celery's retries: a failure sets the promise's next time in PostgreSQL and the message is acknowledged.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from uuid import UUID
+
+import peewee
+
+from fleet import clock, logs, metrics
+from fleet.db import transaction
+from fleet.services import outbox
+from fleet.services.outbox import Message
+from tasks.causes import cause_of, database_is_away
+
+log = logging.getLogger("tasks.delivery")
+
+# After this, what is left of a delivery is given back: far enough from Celery's time limit for one slow message more.
+BUDGET_S = 30.0
+
+
+def together(topic: str, ids: Sequence[str], effect: Callable[[list[Message]], object]) -> None:
+    """Handle all messages with one effect in one transaction; `effect` gets those that were not handled before.
+
+    What fails together is tried one by one, so that only the poison is left. A message that was delivered before and never
+    ended may have killed its worker: it is counted and tried alone, after its neighbours, or it would take them along.
+    """
+
+    def alone(message: Message) -> bool:
+        return _settle(topic, [message], effect)
+
+    with _lease_takes_over(topic):
+        deadline = time.monotonic() + BUDGET_S
+        asked_for = {UUID(text) for text in ids}
+        counted = outbox.count_first_deliveries(list(asked_for))
+        try:
+            if counted:
+                _settle(topic, counted, effect)
+                _report(topic, "done", counted)
+        except Exception as error:
+            if database_is_away(error):
+                raise
+            log.warning("going one by one", extra={"topic": topic, "count": len(counted), "cause": cause_of(error)})
+            _each(counted, alone, deadline=deadline)
+        delivered_before = asked_for - {message.id for message in counted}
+        if delivered_before:
+            _each_counted(outbox.unfinished(list(delivered_before)), alone, deadline=deadline)
+
+
+def one_by_one(
+    ids: Sequence[str], attempt: Callable[[Message], bool], *, topic: str, hopeless: tuple[type[Exception], ...] = ()
+) -> None:
+    """Handle messages whose effect is outside PostgreSQL: `attempt` makes its own transactions and confirms.
+
+    It returns False when there is nothing for it to do now. What it raises is tried again later, unless `hopeless` lists it.
+    """
+    with _lease_takes_over(topic):
+        left = outbox.unfinished([UUID(text) for text in ids])
+        _each_counted(left, attempt, deadline=time.monotonic() + BUDGET_S, hopeless=hopeless)
+
+
+def _settle(topic: str, messages: Sequence[Message], effect: Callable[[list[Message]], object]) -> bool:
+    ids = [message.id for message in messages]
+    with transaction():
+        fresh = outbox.receive(topic, ids)
+        if fresh:
+            effect([message for message in messages if message.id in fresh])
+        outbox.confirm(ids)
+    return True
+
+
+def _each_counted(
+    ids: Sequence[UUID],
+    attempt: Callable[[Message], bool],
+    *,
+    deadline: float,
+    hopeless: tuple[type[Exception], ...] = (),
+) -> None:
+    for position, message_id in enumerate(ids):
+        if time.monotonic() > deadline:
+            outbox.release(ids[position:], delay_s=0)
+            return
+        message = outbox.count_delivery(message_id)
+        if message is not None:
+            _try(message, attempt, hopeless)
+
+
+def _each(messages: Sequence[Message], attempt: Callable[[Message], bool], *, deadline: float) -> None:
+    for position, message in enumerate(messages):
+        if time.monotonic() > deadline:
+            outbox.release([left.id for left in messages[position:]], delay_s=0)
+            return
+        _try(message, attempt, ())
+
+
+def _try(message: Message, attempt: Callable[[Message], bool], hopeless: tuple[type[Exception], ...]) -> None:
+    with logs.context(**({"request_id": message.request_id} if message.request_id else {})):
+        try:
+            outcome = "done" if attempt(message) else "elsewhere"
+        except Exception as error:
+            if database_is_away(error):
+                raise
+            _note_failure(message, error, hopeless)
+            return
+        _report(message.topic, outcome, [message])
+
+
+def _note_failure(message: Message, error: Exception, hopeless: tuple[type[Exception], ...]) -> None:
+    cause = cause_of(error)
+    if isinstance(error, hopeless):
+        outbox.bury([message.id], cause)
+        dead = True
+    else:
+        dead = outbox.fail(message, cause)
+    metrics.DELIVERIES.labels(message.topic, "dead" if dead else "failed").inc()
+    log.log(
+        logging.ERROR if dead else logging.WARNING,
+        "dead letter" if dead else "delivery failed",
+        extra={
+            "topic": message.topic,
+            "message_id": str(message.id),
+            "deliveries": message.deliveries,
+            "cause": cause,
+        },
+    )
+
+
+def _report(topic: str, outcome: str, messages: Sequence[Message]) -> None:
+    """One line and the metrics for what was handled; the request ids lead from here back to who asked for it."""
+    metrics.DELIVERIES.labels(topic, outcome).inc(len(messages))
+    now = clock.now()
+    lags_s = [max(0.0, (now - message.created_at).total_seconds()) for message in messages]
+    if outcome == "done":
+        lag = metrics.LAG.labels(topic)
+        for lag_s in lags_s:
+            lag.observe(lag_s)
+    asked_by = {message.request_id for message in messages if message.request_id}
+    log.info(
+        "handled",
+        extra={
+            "topic": topic,
+            "outcome": outcome,
+            "count": len(messages),
+            "lag_ms": round(max(lags_s) * 1000, 1),
+            "request_ids": sorted(asked_by),
+        },
+    )
+
+
+@contextmanager
+def _lease_takes_over(topic: str) -> Iterator[None]:
+    """Without PostgreSQL nothing can be noted: acknowledge, and let the relay ring again when the lease ends."""
+    try:
+        yield
+    except peewee.PeeweeException as error:
+        if not database_is_away(error):
+            raise
+        log.warning("left to its lease", extra={"topic": topic, "cause": cause_of(error)})

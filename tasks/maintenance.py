@@ -1,0 +1,37 @@
+"""Sweeps: beat rings for them by the clock, they find their own work, and two at once share it or find nothing left."""
+
+import logging
+
+from fleet import metrics
+from fleet.services import calendar, outbox, reservations, retention
+from tasks import sweep
+
+log = logging.getLogger("tasks.maintenance")
+
+
+@sweep("maintenance.expire_holds")
+def expire_holds() -> None:
+    """Free the vehicles of holds that nobody confirmed in time."""
+    log.info("holds expired", extra={"count": reservations.expire_holds()})
+
+
+@sweep("maintenance.extend_overdue")
+def extend_overdue() -> None:
+    """Let vehicles that are late keep blocking their calendar."""
+    log.info("late vehicles kept blocked", extra={"count": calendar.extend_overdue()})
+
+
+@sweep("maintenance.bury_exhausted")
+def bury_exhausted() -> None:
+    """End promises whose every delivery ended without a word, such as those that kill their worker."""
+    topics = outbox.bury_exhausted()
+    for topic in topics:
+        metrics.DELIVERIES.labels(topic, "dead").inc()
+    if topics:
+        log.error("dead letters", extra={"count": len(topics), "topics": sorted(set(topics))})
+
+
+@sweep("maintenance.forget_old")
+def forget_old() -> None:
+    """Delete confirmed promises, inbox rows and stored answers past their time."""
+    log.info("forgotten", extra=retention.forget_old())

@@ -1,0 +1,149 @@
+"""`python -m tasks.relay`: carries promises from PostgreSQL to the broker. Two or more may run; each claims what others do not.
+
+It claims what is due for the length of a lease, commits, and only then publishes. Killed in between, it has lost nothing: the
+lease ends. It reads the outbox every POLL_S and not by NOTIFY, which would cost the reservations a lock at commit; a pause so
+short also makes batches, and a batch costs Celery no more than a single promise.
+"""
+
+import logging
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from itertools import groupby
+from operator import attrgetter
+from typing import Any
+
+import peewee
+
+from fleet.config import ConfigError
+from fleet.db import db
+from fleet.services import outbox
+from fleet.services.outbox import Claimed
+from tasks import app, topics
+from tasks.backpressure import Backpressure
+from tasks.broker import Broker, BrokerAway
+from tasks.causes import cause_of
+from tasks.wiring import settings, wire
+
+log = logging.getLogger("tasks.relay")
+
+POLL_S = 0.05
+RECOVERY_S = 0.5
+REPORT_EVERY_S = 10.0
+CLAIM_LIMIT = 500
+# Promises that one message rings for. A letter takes its time, so that several workers should share a backlog of them.
+BATCH = {"notifications": 10, "webhooks": 10}
+USUAL_BATCH = 200
+
+
+class Relay:
+    """One relay; `run` returns after `stop`."""
+
+    def __init__(self, broker: Broker, *, known: Collection[str], queue_limit: int) -> None:
+        self._broker = broker
+        self._known = known
+        self._pressure = Backpressure(broker, queue_limit)
+        self._relayed: Counter[str] = Counter()
+        self._reported_at = time.monotonic()
+        self._trouble: str | None = None
+        self._stopping = False
+
+    def stop(self, *_: Any) -> None:
+        """End after the batch in hand. Safe in a signal handler."""
+        self._stopping = True
+
+    def run(self) -> None:
+        """Relay until stopped, whatever goes away and comes back meanwhile."""
+        log.info("relay started", extra={"topics": sorted(self._known)})
+        while not self._stopping:
+            time.sleep(self._careful_turn())
+            self._report(every_s=REPORT_EVERY_S)
+        self._report(every_s=0)
+        self._broker.close()
+        db.close()
+        log.info("relay stopped")
+
+    def turn(self) -> bool:
+        """Claim once and publish; returns whether a queue had more to claim. Raises BrokerAway, peewee's errors."""
+        claimed = outbox.claim_due(self._pressure.open_queues(), limit=CLAIM_LIMIT)
+        unknown = [promise for promise in claimed if promise.topic not in self._known]
+        if unknown:
+            self._bury(unknown)
+        self._publish([promise for promise in claimed if promise.topic in self._known])
+        return max(Counter(promise.queue for promise in claimed).values(), default=0) >= CLAIM_LIMIT
+
+    def _careful_turn(self) -> float:
+        """One turn; returns how long to pause after it, in seconds."""
+        try:
+            more = self.turn()
+        except (BrokerAway, peewee.OperationalError, peewee.InterfaceError) as error:
+            self._note_trouble(cause_of(error))
+            if not isinstance(error, BrokerAway):
+                db.close()
+            return RECOVERY_S
+        self._note_trouble(None)
+        return 0.0 if more else POLL_S
+
+    def _publish(self, claimed: Sequence[Claimed]) -> None:
+        unsent = {promise.id for promise in claimed}
+        try:
+            for batch in _batches(claimed):
+                topic, queue = batch[0].topic, batch[0].queue
+                self._broker.publish(topic, queue, [promise.id for promise in batch])
+                unsent.difference_update(promise.id for promise in batch)
+                self._pressure.published(queue)
+                self._relayed[topic] += len(batch)
+        except BrokerAway:
+            # Without this they would wait for the end of a lease that nobody uses.
+            outbox.release(sorted(unsent), delay_s=RECOVERY_S)
+            raise
+
+    def _bury(self, unknown: Sequence[Claimed]) -> None:
+        outbox.bury([promise.id for promise in unknown], "no consumer has this topic")
+        names = sorted({promise.topic for promise in unknown})
+        log.error("dead letters: no consumer", extra={"topics": names, "count": len(unknown)})
+
+    def _note_trouble(self, cause: str | None) -> None:
+        """Say once that something went away, and once that it is back."""
+        if cause and not self._trouble:
+            log.warning("relay interrupted", extra={"cause": cause})
+        if self._trouble and not cause:
+            log.info("relay goes on")
+        self._trouble = cause
+
+    def _report(self, *, every_s: float) -> None:
+        if time.monotonic() - self._reported_at < every_s:
+            return
+        if self._relayed:
+            log.info("relayed", extra={"promises": dict(self._relayed), "paused": self._pressure.paused()})
+        self._relayed.clear()
+        self._reported_at = time.monotonic()
+
+
+def _batches(claimed: Sequence[Claimed]) -> Iterator[list[Claimed]]:
+    """Promises of one topic, in the order in which they were made, as many as one message rings for."""
+    for _, same in groupby(sorted(claimed, key=attrgetter("topic", "id")), key=attrgetter("topic")):
+        promises = list(same)
+        size = BATCH.get(promises[0].queue, USUAL_BATCH)
+        for start in range(0, len(promises), size):
+            yield promises[start : start + size]
+
+
+def main() -> int:
+    """Run one relay until SIGTERM or SIGINT. Returns the exit code."""
+    try:
+        wire()
+    except ConfigError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    relay = Relay(Broker(app), known=topics(), queue_limit=settings().relay_queue_limit)
+    signal.signal(signal.SIGTERM, relay.stop)
+    signal.signal(signal.SIGINT, relay.stop)
+    relay.run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,33 @@
+"""The one wiring of worker, beat and relay: the settings and logs of the web, and a database that waits longer."""
+
+from functools import cache
+
+from fleet import config, logs
+from fleet.config import Settings
+from fleet.db import db, refuse_superuser
+from fleet.gateways import mail
+from fleet.gateways.mail import Mailer
+
+# A batch may take longer than anything that a person waits for.
+STATEMENT_TIMEOUT_MS = 20_000
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process. Raises ConfigError when they are incomplete or unsafe."""
+    return Settings.load()
+
+
+@cache
+def mailer() -> Mailer:
+    """The way that mails go."""
+    return mail.mailer(settings())
+
+
+def wire() -> None:
+    """Prepare the process. Leaves no connection open: the pool's children fork after this, and each opens its own."""
+    config.use(settings())
+    logs.configure(settings().log_level)
+    db.configure(settings(), statement_timeout_ms=STATEMENT_TIMEOUT_MS)
+    if settings().production:
+        refuse_superuser()

@@ -1,0 +1,66 @@
+"""A mail server of the tests: takes mails, refuses, asks to come back later, or says nothing at all."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import SMTP, Envelope, Session
+
+from fleet.embedded.server import HOST, usable_port
+
+
+@dataclass
+class Postbox:
+    """What arrived, and what the server answers to a recipient and to a mail."""
+
+    url: str = ""
+    to_recipient: str = "250 OK"
+    to_mail: str = "250 OK"
+    mails: list[bytes] = field(default_factory=list)
+    recipients: list[str] = field(default_factory=list)
+
+    async def handle_RCPT(self, server: SMTP, session: Session, envelope: Envelope, address: str, _: list[str]) -> str:
+        if self.to_recipient.startswith("250"):
+            envelope.rcpt_tos.append(address)
+        return self.to_recipient
+
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
+        if self.to_mail.startswith("250"):
+            self.mails.append(envelope.original_content or b"")
+            self.recipients += envelope.rcpt_tos
+        return self.to_mail
+
+
+@contextmanager
+def postbox() -> Iterator[Postbox]:
+    """A mail server on a free port."""
+    box = Postbox()
+    port = usable_port(None)
+    controller = Controller(box, hostname=HOST, port=port)
+    controller.start()
+    try:
+        box.url = f"smtp://{HOST}:{port}"
+        yield box
+    finally:
+        controller.stop()
+
+
+@contextmanager
+def silent_server() -> Iterator[str]:
+    """The URL of a server that takes connections and never says a word."""
+    with socket.create_server((HOST, 0)) as listener:
+        held: list[socket.socket] = []
+
+        def hold() -> None:
+            with suppress(OSError):
+                while True:
+                    held.append(listener.accept()[0])
+
+        threading.Thread(target=hold, daemon=True).start()
+        yield f"smtp://{HOST}:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
+        for connection in held:
+            connection.close()

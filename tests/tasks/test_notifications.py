@@ -1,0 +1,214 @@
+"""A letter goes out at least once, twice only where nobody can know better, and then with one Message-ID."""
+
+import email
+from collections.abc import Callable
+from email import policy
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from fleet import clock
+from fleet.db import db
+from fleet.gateways.mail import FolderMailer, Mail, MailNotConfigured, MailRefused, MailUnavailable
+from fleet.models.notifications import Notification
+from fleet.services import notifications, outbox
+from tasks import notifications as consumers
+from tasks import topics
+from tests.books import issued, rental_to_bill
+from tests.cast import Cast, at
+from tests.tasks.outboxes import at_once, last_error, let_leases_end, received, row, state, texts
+
+SENDER = "Fleet <no-reply@fleet.example>"
+KINDS_OF_RENTALS = ["rental_held", "rental_reserved", "rental_changed", "rental_cancelled"]
+
+
+class Post:
+    """A mailer that keeps what it is given, or fails as it is told."""
+
+    def __init__(self) -> None:
+        self.mails: list[Mail] = []
+        self.fails_with: Exception | None = None
+        self.while_sending: Callable[[], object] = lambda: None
+
+    def send(self, mail: Mail) -> None:
+        self.while_sending()
+        if self.fails_with:
+            raise self.fails_with
+        self.mails.append(mail)
+
+
+@pytest.fixture
+def post(monkeypatch: pytest.MonkeyPatch) -> Post:
+    post = Post()
+    monkeypatch.setattr(consumers, "mailer", lambda: post)
+    return post
+
+
+@pytest.fixture
+def rental(cast: Cast):
+    return rental_to_bill(cast, status="reserved", pickup_branch_id=cast.lisbon, start_at=at(1), end_at=at(3))
+
+
+@pytest.fixture
+def promise(rental) -> UUID:
+    return outbox.promise("notifications.rental_reserved", "rental", rental.id)
+
+
+def ring(promise: UUID) -> None:
+    consumers.rental_reserved(texts([promise]))
+
+
+def status(promise: UUID) -> str:
+    """How far its letter is."""
+    return str(Notification.get(Notification.id == promise).status)
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_RENTALS)
+def test_each_kind_of_letter_about_a_rental_goes_to_its_renter(cast, rental, post, kind):
+    made = outbox.promise(f"notifications.{kind}", "rental", rental.id)
+    getattr(consumers, kind)(texts([made]))
+    [mail] = post.mails
+    assert mail.to == cast.ana.email
+    assert rental.number in mail.subject
+    assert "Toyota Corolla" in mail.text
+    assert "(Europe/Lisbon)" in mail.text
+    assert state(made) == "confirmed"
+    kept = Notification.get(Notification.id == made)
+    assert (kept.kind, kept.status, kept.rental_id) == (kind, "sent", rental.id)
+    assert kept.customer_id == cast.ana.customer_id
+
+
+def test_the_receipt_shows_the_invoice_with_its_tax(cast, post):
+    invoice = issued(cast)
+    [made] = [found for (found,) in db.rows("SELECT id FROM outbox WHERE topic = 'notifications.invoice_issued'")]
+    consumers.invoice_issued(texts([made]))
+    [mail] = post.mails
+    assert invoice.number in mail.subject
+    for told in ("EUR 90.00", "EUR 20.70", "EUR 110.70"):
+        assert told in mail.text
+    assert Notification.get(Notification.id == made).invoice_id == invoice.id
+
+
+def test_every_promised_letter_has_a_consumer_and_a_writer():
+    assert {f"notifications.{kind}" for kind in notifications.WRITERS} == {
+        topic for topic in topics() if topic.startswith("notifications.")
+    }
+
+
+def test_the_same_message_a_hundred_times_is_one_mail(promise, post):
+    for _ in range(100):
+        ring(promise)
+    assert len(post.mails) == 1
+    assert received(promise) == 1
+
+
+def test_the_same_message_in_many_hands_at_once_is_one_mail(promise, post):
+    at_once([lambda: ring(promise)] * 5)
+    assert len(post.mails) == 1
+
+
+def test_no_transaction_is_open_while_the_mail_server_is_asked(promise, post):
+    seen = []
+    post.while_sending = lambda: seen.append((db.in_transaction(), status(promise)))
+    ring(promise)
+    assert seen == [(False, "sending")]
+
+
+def test_a_server_that_is_away_is_asked_again_later(promise, post):
+    post.fails_with = MailUnavailable("ConnectionRefusedError")
+    ring(promise)
+    assert (status(promise), state(promise), received(promise)) == ("failed", "waiting", 0)
+    assert row(promise).next_attempt_at > clock.now()
+    assert last_error(promise).startswith("MailUnavailable (ConnectionRefusedError)")
+    post.fails_with = None
+    ring(promise)
+    assert (status(promise), state(promise), len(post.mails)) == ("sent", "confirmed", 1)
+
+
+def test_a_server_that_stays_away_ends_in_a_dead_letter(promise, post):
+    post.fails_with = MailUnavailable("ConnectionRefusedError")
+    for _ in range(outbox.MAX_DELIVERIES):
+        assert state(promise) == "waiting"
+        ring(promise)
+    assert (status(promise), state(promise)) == ("failed", "dead")
+
+
+@pytest.mark.parametrize("error", [MailRefused("recipient refused with 550"), MailNotConfigured("SMTP_URL is not set")])
+def test_what_no_repetition_heals_is_a_dead_letter_at_once(promise, post, error):
+    post.fails_with = error
+    ring(promise)
+    assert (state(promise), row(promise).deliveries) == ("dead", 1)
+    assert str(error) in last_error(promise)
+
+
+def test_a_replayed_dead_letter_goes_out(promise, post):
+    post.fails_with = MailNotConfigured("SMTP_URL is not set")
+    ring(promise)
+    post.fails_with = None
+    db.execute_sql("UPDATE outbox SET dead_at = NULL, deliveries = 0, next_attempt_at = now()")
+    ring(promise)
+    assert (state(promise), len(post.mails)) == ("confirmed", 1)
+
+
+def test_a_letter_about_nothing_is_a_dead_letter(cast, post):
+    made = outbox.promise("notifications.rental_reserved", "rental", clock.new_id())
+    ring(made)
+    assert (state(made), row(made).deliveries) == ("dead", 1)
+
+
+def test_a_letter_that_another_worker_is_sending_is_left_to_it(promise, post):
+    post.while_sending = lambda: ring(promise)
+    ring(promise)
+    assert len(post.mails) == 1
+    assert state(promise) == "confirmed"
+
+
+def test_a_letter_whose_worker_was_killed_goes_out_again_with_the_same_id(promise, post):
+    class Killed(BaseException):
+        """The end of the process, after the server took the mail."""
+
+    def sent_and_killed():
+        post.mails.append(Mail(f"{promise}", "", "", "", ""))
+        raise Killed
+
+    post.while_sending = sent_and_killed
+    with pytest.raises(Killed):
+        ring(promise)
+    post.while_sending = lambda: None
+    ring(promise)
+    assert (status(promise), state(promise), len(post.mails)) == ("sending", "waiting", 1)
+    db.execute_sql("UPDATE notification SET attempted_at = now() - interval '91 seconds'")
+    let_leases_end()
+    ring(promise)
+    assert (status(promise), state(promise)) == ("sent", "confirmed")
+    assert {mail.id for mail in post.mails} == {f"{promise}"}
+    assert len(post.mails) == 2
+
+
+def test_an_erased_customer_gets_no_letter(cast, promise, post):
+    erased = "UPDATE customer SET erased_at = now(), status = 'deactivated' WHERE id = %s"
+    db.execute_sql(erased, (cast.ana.customer_id,))
+    ring(promise)
+    assert post.mails == []
+    assert state(promise) == "confirmed"
+
+
+def test_one_refused_letter_does_not_hold_the_others(cast, rental, post):
+    good, bad = (outbox.promise("notifications.rental_reserved", "rental", one) for one in (rental.id, clock.new_id()))
+    consumers.rental_reserved(texts([bad, good]))
+    assert (state(good), state(bad)) == ("confirmed", "dead")
+
+
+def test_what_a_customer_is_called_is_only_text(cast, promise, tmp_path: Path, monkeypatch):
+    db.execute_sql(
+        "UPDATE customer SET first_name = %s WHERE id = %s",
+        ("Ana\r\nBcc: all@example.com <script>", cast.ana.customer_id),
+    )
+    monkeypatch.setattr(consumers, "mailer", lambda: FolderMailer(tmp_path, SENDER))
+    ring(promise)
+    [file] = tmp_path.iterdir()
+    mail = email.message_from_bytes(file.read_bytes(), policy=policy.default)
+    assert mail["Bcc"] is None
+    assert mail["To"] == cast.ana.email
+    assert "<script>" not in str(mail.get_body(("html",)))

@@ -1,0 +1,208 @@
+"""The relay carries what is due to the broker, and survives the loss of either side."""
+
+import base64
+import json
+import logging
+import threading
+import time
+
+import pytest
+import redis
+
+from fleet.db import db
+from fleet.embedded import Databases
+from tasks import backpressure, relay, topics
+from tasks.broker import Broker, BrokerAway
+from tasks.relay import Relay
+from tests.tasks.outboxes import TOPIC, let_leases_end, promised, row, rows, state
+
+pytestmark = pytest.mark.usefixtures("broker")
+
+LETTER = "notifications.rental_held"
+
+
+@pytest.fixture
+def queued(databases: Databases):
+    """The messages in a queue: task and ids of each, oldest first."""
+
+    def read(queue: str) -> list[tuple[str, list[str]]]:
+        with redis.Redis.from_url(databases.redis_url) as client:
+            raw = [json.loads(message) for message in reversed(client.lrange(f"fleet:{queue}", 0, -1))]
+        return [(message["headers"]["task"], json.loads(base64.b64decode(message["body"]))[0][0]) for message in raw]
+
+    return read
+
+
+@pytest.fixture
+def new_relay(broker: Broker, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(backpressure, "LOOK_EVERY_S", 0.0)
+
+    def make(queue_limit: int = 100, broker: Broker = broker) -> Relay:
+        return Relay(broker, known=topics(), queue_limit=queue_limit)
+
+    return make
+
+
+class DeafBroker:
+    """Answers about its depth and takes so many messages, no more."""
+
+    def __init__(self, takes: int) -> None:
+        self.left = takes
+        self.taken: list = []
+
+    def depth(self, queue: str) -> int:
+        return 0
+
+    def publish(self, topic, queue, ids) -> None:
+        if not self.left:
+            raise BrokerAway("Connection refused")
+        self.left -= 1
+        self.taken += ids
+
+    def close(self) -> None:
+        pass
+
+
+def test_what_is_due_is_published_once(new_relay, queued):
+    made = promised(3)
+    new_relay().turn()
+    new_relay().turn()
+    assert queued("accounting") == [(TOPIC, [str(one) for one in made])]
+    assert [found.publishes for found in rows(made)] == [1, 1, 1]
+
+
+def test_one_message_rings_for_a_batch_of_one_topic(new_relay, queued, monkeypatch):
+    monkeypatch.setattr(relay, "USUAL_BATCH", 4)
+    promised(10)
+    promised(25, topic=LETTER)
+    new_relay().turn()
+    assert [len(ids) for _, ids in queued("accounting")] == [4, 4, 2]
+    assert [len(ids) for _, ids in queued("notifications")] == [10, 10, 5]
+
+
+def test_two_relays_share_the_work(new_relay, queued, broker):
+    made = promised(1200)
+    stopped = [new_relay(), new_relay(broker=Broker(broker._app))]
+    workers = [threading.Thread(target=one.run) for one in stopped]
+    for worker in workers:
+        worker.start()
+    while db.one("SELECT count(*) FROM outbox WHERE publishes = 0") != (0,):
+        time.sleep(0.02)
+    for one in stopped:
+        one.stop()
+    for worker in workers:
+        worker.join(10)
+    sent = [one for _, ids in queued("accounting") for one in ids]
+    assert sorted(sent) == sorted(str(one) for one in made)
+
+
+def test_a_message_that_the_broker_lost_is_published_again_when_its_lease_ends(new_relay, queued, databases):
+    [made] = promised()
+    new_relay().turn()
+    with redis.Redis.from_url(databases.redis_url) as client:
+        client.flushall()
+    new_relay().turn()
+    assert queued("accounting") == []
+    let_leases_end()
+    new_relay().turn()
+    assert queued("accounting") == [(TOPIC, [str(made)])]
+
+
+def test_what_could_not_be_published_is_due_again_at_once_and_the_rest_is_not(new_relay, monkeypatch):
+    monkeypatch.setattr(relay, "USUAL_BATCH", 2)
+    made = promised(6)
+    deaf = DeafBroker(takes=1)
+    with pytest.raises(BrokerAway):
+        new_relay(broker=deaf).turn()
+    assert deaf.taken == made[:2]
+    assert [found.publishes for found in rows(made)] == [1, 1, 0, 0, 0, 0]
+    time.sleep(1.1 * relay.RECOVERY_S)
+    well = DeafBroker(takes=10)
+    new_relay(broker=well).turn()
+    assert well.taken == made[2:]
+
+
+def test_nothing_is_claimed_while_the_broker_is_away(new_relay, databases):
+    [made] = promised()
+    databases.redis.stop()
+    try:
+        with pytest.raises(BrokerAway):
+            new_relay().turn()
+    finally:
+        databases.redis.start()
+    assert row(made).publishes == 0
+
+
+def test_the_relay_goes_on_by_itself_when_the_broker_and_the_database_come_back(new_relay, queued, databases, caplog):
+    one = new_relay()
+    worker = threading.Thread(target=one.run)
+    with caplog.at_level(logging.INFO, logger="tasks"):
+        worker.start()
+        databases.redis.stop()
+        _await(lambda: caplog.messages.count("relay interrupted") == 1)
+        databases.redis.start()
+        _await(lambda: caplog.messages.count("relay goes on") == 1)
+        databases.postgres.stop()
+        _await(lambda: caplog.messages.count("relay interrupted") == 2)
+        databases.postgres.start()
+        db.close()
+        promised(2)
+        _await(lambda: len(queued("accounting")) == 1)
+        one.stop()
+        worker.join(10)
+    assert not worker.is_alive()
+    assert caplog.messages[-1] == "relay stopped"
+
+
+def test_an_unknown_topic_is_dead_at_once_and_holds_nobody(new_relay, queued):
+    [strange] = promised(topic="accounting.conjure")
+    [known] = promised()
+    new_relay().turn()
+    assert (state(strange), row(strange).last_error) == ("dead", "no consumer has this topic")
+    assert queued("accounting") == [(TOPIC, [str(known)])]
+
+
+def test_a_sweep_is_no_topic():
+    assert not [topic for topic in topics() if topic.startswith("maintenance.")]
+
+
+def test_a_full_queue_pauses_and_the_others_go_on(new_relay, queued, monkeypatch, databases):
+    monkeypatch.setattr(relay, "USUAL_BATCH", 1)
+    monkeypatch.setattr(relay, "CLAIM_LIMIT", 2)
+    [*held] = promised(8)
+    one = new_relay(queue_limit=4)
+    for _ in range(4):
+        one.turn()
+    promised(topic=LETTER)
+    one.turn()
+    assert len(queued("accounting")) == 4
+    assert len(queued("notifications")) == 1
+    assert sum(found.publishes for found in rows(held)) == 4
+
+    with redis.Redis.from_url(databases.redis_url) as client:
+        client.lpop("fleet:accounting")
+    one.turn()
+    assert len(queued("accounting")) == 3, "resumed before the queue was half empty"
+    with redis.Redis.from_url(databases.redis_url) as client:
+        client.delete("fleet:accounting")
+    one.turn()
+    assert len(queued("accounting")) == 2
+
+
+def test_a_relay_that_is_told_to_stop_ends_after_its_batch(new_relay, queued):
+    one = new_relay()
+    made = promised(2)
+    worker = threading.Thread(target=one.run)
+    worker.start()
+    _await(lambda: queued("accounting"))
+    one.stop()
+    worker.join(5)
+    assert not worker.is_alive()
+    assert [found.publishes for found in rows(made)] == [1, 1]
+
+
+def _await(done, timeout_s: float = 20) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not done():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)

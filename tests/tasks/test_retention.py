@@ -1,0 +1,127 @@
+"""What served its purpose is forgotten in time, what waits for a person is not, and two sweeps do not mind each other."""
+
+import itertools
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+
+from fleet import clock
+from fleet.db import db
+from fleet.models.promises import Inbox, Outbox
+from fleet.services import retention
+from tasks import maintenance
+from tests.tasks.outboxes import TOPIC, at_once
+
+pytestmark = pytest.mark.usefixtures("fresh_database")
+
+
+_numbers = itertools.count()
+
+
+def promised(days_ago: float, **values) -> None:
+    """A promise of so many days ago, with its inbox row."""
+    first = retention.first_id_of(clock.now() - timedelta(days=days_ago))
+    made = UUID(int=first.int + next(_numbers))
+    about = {"aggregate_type": "invoice", "aggregate_id": made, "topic": TOPIC, "queue": "accounting"}
+    Outbox.create(id=made, **about, **values)
+    Inbox.create(consumer=TOPIC, message_id=made)
+
+
+def answered(hours_ago: float, key: str) -> None:
+    db.execute_sql(
+        """INSERT INTO idempotency_record (actor, method, path, key, fingerprint, status, headers, body, created_at)
+        VALUES ('user:1', 'POST', '/v1/x', %s, 'f', 201, '{}', '', now() - interval '1 hour' * %s)""",
+        (key, hours_ago),
+    )
+
+
+def test_confirmed_promises_are_kept_for_a_week():
+    promised(6.9, confirmed_at=clock.now())
+    promised(7.1, confirmed_at=clock.now())
+    assert retention.forget_old()["outbox"] == 1
+    assert Outbox.select().count() == 1
+
+
+def test_promises_that_wait_or_are_dead_are_kept_for_ever():
+    promised(400)
+    promised(400, dead_at=clock.now())
+    assert retention.forget_old()["outbox"] == 0
+
+
+def test_the_inbox_remembers_longer_than_the_outbox():
+    promised(7.5, confirmed_at=clock.now())
+    promised(8.1, confirmed_at=clock.now())
+    forgotten = retention.forget_old()
+    assert (forgotten["outbox"], forgotten["inbox"]) == (2, 1)
+
+
+def test_stored_answers_are_kept_for_a_day():
+    answered(23.9, "young")
+    answered(24.1, "old")
+    assert retention.forget_old()["idempotency_record"] == 1
+    assert db.rows("SELECT key FROM idempotency_record") == [("young",)]
+
+
+def test_a_run_forgets_in_batches_and_the_next_one_goes_on(monkeypatch):
+    monkeypatch.setattr(retention, "BATCH", 2)
+    monkeypatch.setattr(retention, "MOST_BATCHES", 2)
+    for _ in range(5):
+        promised(9, confirmed_at=clock.now())
+    assert [retention.forget_old()["outbox"] for _ in range(3)] == [4, 1, 0]
+
+
+def test_two_sweeps_at_once_share_the_work():
+    for number in range(60):
+        promised(9, confirmed_at=clock.now())
+        answered(30, f"{number}")
+    done = at_once([retention.forget_old] * 3)
+    assert sum(counts["outbox"] for counts in done) == 60
+    assert sum(counts["idempotency_record"] for counts in done) == 60
+
+
+def test_ids_below_the_first_id_of_an_instant_are_older():
+    bound = retention.first_id_of(clock.now() - timedelta(milliseconds=5))
+    assert bound < clock.new_id() < retention.first_id_of(clock.now() + timedelta(milliseconds=5))
+
+
+@pytest.mark.parametrize("name", ["expire_holds", "extend_overdue", "bury_exhausted", "forget_old"])
+def test_every_sweep_is_harmless_when_there_is_nothing_to_do(name):
+    for _ in range(2):
+        getattr(maintenance, name)()
+
+
+def test_a_session_is_remembered_for_a_month_after_its_end(cast):
+    for person, days, name in ((cast.ana, 29.9, "young"), (cast.ben, 30.1, "old")):
+        db.execute_sql(
+            "UPDATE user_session SET ended_at = now() - interval '1 day' * %s, end_reason = %s WHERE id = %s",
+            (days, name, person.session_id),
+        )
+    assert retention.forget_old()["user_session"] == 1
+    assert db.rows("SELECT end_reason FROM user_session WHERE ended_at IS NOT NULL") == [("young",)]
+
+
+def test_a_session_that_expired_counts_as_ended_and_takes_its_tokens_along(cast):
+    session_id = cast.ana.session_id
+    db.execute_sql("UPDATE user_session SET expires_at = now() - interval '31 days' WHERE id = %s", (session_id,))
+    db.execute_sql("INSERT INTO refresh_token (token_hash, session_id) VALUES ('a', %s)", (session_id,))
+    assert retention.forget_old()["user_session"] == 1
+    assert db.rows("SELECT 1 FROM refresh_token") == []
+
+
+def test_a_refresh_token_is_remembered_as_long_as_it_could_have_been_used(cast):
+    for name, days in (("young", 29.9), ("old", 30.1)):
+        db.execute_sql(
+            """INSERT INTO refresh_token (token_hash, session_id, issued_at)
+            VALUES (%s, %s, now() - interval '1 day' * %s)""",
+            (name.encode(), cast.ana.session_id, days),
+        )
+    assert retention.forget_old()["refresh_token"] == 1
+    assert [bytes(token) for (token,) in db.rows("SELECT token_hash FROM refresh_token")] == [b"young"]
+
+
+def test_failed_sign_ins_are_forgotten_when_they_no_longer_count():
+    for name, minutes in ((b"young", 14.9), (b"old", 15.1)):
+        db.execute_sql("INSERT INTO login_throttle VALUES (%s, 3, now() - interval '1 minute' * %s)", (name, minutes))
+    assert retention.forget_old()["login_throttle"] == 1
+    assert [bytes(name) for (name,) in db.rows("SELECT account_hash FROM login_throttle")] == [b"young"]
