@@ -87,7 +87,8 @@ class BufferedWorker(gthread.ThreadWorker):
     def _has_arrived(self, conn: Any) -> bool:
         """Read what there is, without waiting. Raises OSError when the client is gone or too slow."""
         arriving = self._arriving(conn)
-        conn.sock.setblocking(False)
+        if conn.sock.gettimeout() != 0:
+            conn.sock.setblocking(False)
         while not arriving.is_whole():
             try:
                 received = conn.sock.recv(READ_BYTES)

@@ -5,6 +5,7 @@ FORWARDED_ALLOW_IPS, PROMETHEUS_MULTIPROC_DIR, FLEET_ENV.
 """
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,19 @@ from typing import Any
 if not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="fleet-metrics-")
 
+from gunicorn.http import wsgi
 from prometheus_client import multiprocess
+
+
+class _Unsigned(wsgi.Response):
+    """An answer without a Server line, for which gunicorn has no setting: it only tells an attacker what to try."""
+
+    def default_headers(self) -> list[str]:
+        lines: list[str] = super().default_headers()
+        return [line for line in lines if not line.startswith("Server:")]
+
+
+wsgi.Response = _Unsigned
 
 # A platform's router comes from outside; a demo with a published password is for its own machine only.
 _demo = os.environ.get("FLEET_ENV") in {"development", "test"}
@@ -72,6 +85,13 @@ def on_starting(server: Any) -> None:
 def child_exit(server: Any, worker: Any) -> None:
     """Take the gauges of a worker that ended out of the sums."""
     multiprocess.mark_process_dead(worker.pid)
+
+
+def on_exit(server: Any) -> None:
+    """Remove the directory for metrics if it was made here, unless a newer gunicorn took it over (USR2)."""
+    directory = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+    if directory.name.startswith("fleet-metrics-") and not server.reexec_pid:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _alive(pid: int) -> bool:

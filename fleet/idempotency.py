@@ -67,7 +67,7 @@ class Claim:
         return None
 
     def keep(self, answer: StoredAnswer) -> None:
-        """Store the answer with the effect. Raises InProgress when another request stored one first: its effect stands, ours is undone."""
+        """Store the answer with the effect. Raises InProgress when another request was first: its effect stands, not ours."""
         kept = db.one(_KEEP, (*self.names, self.fingerprint, answer.status, answer.headers, answer.body))
         if kept is None:
             raise InProgress()

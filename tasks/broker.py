@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from uuid import UUID
 
 from celery import Celery
 from kombu import Connection, Producer
@@ -29,10 +28,11 @@ class Broker:
             declared = self._app.amqp.queues[queue].bind(producer.channel).queue_declare()
             return int(declared.message_count)
 
-    def publish(self, topic: str, queue: str, ids: Sequence[UUID]) -> None:
+    def publish(self, topic: str, queue: str, ids: Sequence[str]) -> None:
         """Ring for these promises with one message. Raises BrokerAway; the message may have gone out all the same."""
+        shown = f"({len(ids)} promises from {ids[0]})"  # in Flower; to show them all would cost more than to send them
         with self._producing() as producer:
-            self._app.send_task(topic, ([str(promise_id) for promise_id in ids],), queue=queue, producer=producer, retry=False)
+            self._app.send_task(topic, (list(ids),), queue=queue, producer=producer, retry=False, argsrepr=shown)
 
     def close(self) -> None:
         """Let go of the connection; the next call makes another."""

@@ -11,7 +11,6 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from uuid import UUID
 
 import peewee
 
@@ -39,8 +38,7 @@ def together(topic: str, ids: Sequence[str], effect: Callable[[list[Message]], o
 
     with _lease_takes_over(topic):
         deadline = time.monotonic() + BUDGET_S
-        asked_for = {UUID(text) for text in ids}
-        counted = outbox.count_first_deliveries(list(asked_for))
+        counted = outbox.count_first_deliveries(ids)
         try:
             if counted:
                 _settle(topic, counted, effect)
@@ -50,7 +48,7 @@ def together(topic: str, ids: Sequence[str], effect: Callable[[list[Message]], o
                 raise
             log.warning("going one by one", extra={"topic": topic, "count": len(counted), "cause": cause_of(error)})
             _each(counted, alone, deadline=deadline)
-        delivered_before = asked_for - {message.id for message in counted}
+        delivered_before = set(ids) - {message.id for message in counted}
         if delivered_before:
             _each_counted(outbox.unfinished(list(delivered_before)), alone, deadline=deadline)
 
@@ -63,8 +61,7 @@ def one_by_one(
     It returns False when there is nothing for it to do now. What it raises is tried again later, unless `hopeless` lists it.
     """
     with _lease_takes_over(topic):
-        left = outbox.unfinished([UUID(text) for text in ids])
-        _each_counted(left, attempt, deadline=time.monotonic() + BUDGET_S, hopeless=hopeless)
+        _each_counted(outbox.unfinished(ids), attempt, deadline=time.monotonic() + BUDGET_S, hopeless=hopeless)
 
 
 def _settle(topic: str, messages: Sequence[Message], effect: Callable[[list[Message]], object]) -> bool:
@@ -78,7 +75,7 @@ def _settle(topic: str, messages: Sequence[Message], effect: Callable[[list[Mess
 
 
 def _each_counted(
-    ids: Sequence[UUID],
+    ids: Sequence[str],
     attempt: Callable[[Message], bool],
     *,
     deadline: float,
@@ -126,7 +123,7 @@ def _note_failure(message: Message, error: Exception, hopeless: tuple[type[Excep
         "dead letter" if dead else "delivery failed",
         extra={
             "topic": message.topic,
-            "message_id": str(message.id),
+            "message_id": message.id,
             "deliveries": message.deliveries,
             "cause": cause,
         },

@@ -175,6 +175,8 @@ CREATE TRIGGER odometer_reading_kept BEFORE UPDATE ON odometer_reading
   FOR EACH ROW EXECUTE FUNCTION guard_reading_kept();
 CREATE TRIGGER odometer_reading_never_deleted BEFORE DELETE ON odometer_reading
   FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER odometer_reading_never_emptied BEFORE TRUNCATE ON odometer_reading
+  FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 """
 
 CUSTOMERS = """

@@ -69,6 +69,7 @@ CREATE TRIGGER rental_version BEFORE UPDATE ON rental FOR EACH ROW EXECUTE FUNCT
 CREATE TRIGGER rental_transition BEFORE UPDATE OF status ON rental
   FOR EACH ROW EXECUTE FUNCTION guard_transition('rental');
 CREATE TRIGGER rental_kept BEFORE DELETE ON rental FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER rental_never_emptied BEFORE TRUNCATE ON rental FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 INSERT INTO lifecycle_transition VALUES
   ('rental','held','reserved'), ('rental','held','expired'), ('rental','held','cancelled'),
   ('rental','reserved','active'), ('rental','reserved','cancelled'), ('rental','reserved','no_show'),
@@ -122,6 +123,8 @@ CREATE TABLE rental_charge (
 CREATE INDEX rental_charge_rental ON rental_charge (rental_id, id);
 CREATE TRIGGER rental_charge_kept BEFORE UPDATE OR DELETE ON rental_charge
   FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER rental_charge_never_emptied BEFORE TRUNCATE ON rental_charge
+  FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 """
 
 

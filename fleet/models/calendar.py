@@ -80,8 +80,6 @@ INSERT_MANUAL_BLOCK = f"""INSERT INTO vehicle_block
 VALUES (%s, %s, 'manual', %s, %s, tstzrange(%s, %s), %s, %s, %s)
 ON CONFLICT ON CONSTRAINT vehicle_block_no_overlap DO NOTHING RETURNING {", ".join(BLOCK_COLUMNS)}"""  # noqa: S608 - the columns above
 
-END_MANUAL_BLOCK = "UPDATE vehicle_block SET live = false WHERE id = %s AND kind = 'manual' AND live"
-
 # Parameter: now.
 OVERDUE_VEHICLES_FOR_UPDATE = """SELECT vehicle.id FROM rental JOIN vehicle ON vehicle.id = rental.vehicle_id
 WHERE rental.status = 'active' AND rental.end_at <= %s

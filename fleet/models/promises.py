@@ -3,7 +3,8 @@
 A promise is unfinished while it is neither confirmed nor dead. Statements that change many of them lock them by id first:
 two workers whose batches overlap then wait for each other instead of deadlocking. They find them again by
 `= ANY (ARRAY(...))`, which is planned as a look-up by key however large the table is, and they ask for the unfinished by
-`coalesce(...) IS NULL`, which keeps the planner from reading a whole backlog through the index of what is due.
+`coalesce(...) IS NULL`, which keeps the planner from reading a whole backlog through the index of what is due. Ids come out
+as text, as messages carry them: to make objects of them would cost more than all the rest.
 """
 
 import peewee
@@ -74,7 +75,7 @@ SET publishes = publishes + 1,
     next_attempt_at = now() + interval '1 second' * (0.9 + 0.2 * random())
         * least(%(lease_s)s * power(2, least(publishes, 20)), %(longest_lease_s)s)
 WHERE id = ANY (ARRAY(SELECT id FROM due))
-RETURNING id, topic, queue, request_id
+RETURNING id::text, topic, queue, request_id
 """
 
 _LOCKED = """
@@ -88,10 +89,10 @@ UPDATE outbox SET {change}
 WHERE id = ANY (ARRAY(SELECT id FROM mine))
 RETURNING {answer}
 """
-_MESSAGE = "id, topic, aggregate_type, aggregate_id, payload, request_id, created_at, deliveries"
+_MESSAGE = "id::text, topic, aggregate_type, aggregate_id, payload, request_id, created_at, deliveries"
 
 UNFINISHED = """
-SELECT id FROM outbox
+SELECT id::text FROM outbox
 WHERE id = ANY (%(ids)s::uuid[]) AND coalesce(confirmed_at, dead_at) IS NULL
 ORDER BY deliveries, id
 """
@@ -116,7 +117,7 @@ RECEIVE = """
 INSERT INTO inbox (consumer, message_id)
 SELECT %(consumer)s, id FROM unnest(%(ids)s::uuid[]) AS id ORDER BY id
 ON CONFLICT ON CONSTRAINT inbox_pkey DO NOTHING
-RETURNING message_id
+RETURNING message_id::text
 """
 
 # What is done is done: a confirmation also ends the death of a message whose worker was taken for lost.

@@ -14,12 +14,12 @@ from fleet.models.calendar import (
     BLOCK_COLUMNS,
     BLOCK_OF_VEHICLE,
     CALENDAR,
-    END_MANUAL_BLOCK,
     EXTEND_OVERDUE,
     INSERT_MANUAL_BLOCK,
     LIVE_CALENDAR,
     OVERDUE_VEHICLES_FOR_UPDATE,
     VEHICLE_TO_BLOCK_FOR_SHARE,
+    Block,
 )
 from fleet.models.vehicles import vehicle_exists
 from fleet.rules import lifecycles
@@ -100,7 +100,7 @@ def unblock(actor: Actor, vehicle_id: UUID, block_id: UUID) -> None:
     found = shown(actor, vehicle_id, block_id)
     if found["kind"] != "manual":
         raise InvalidState("Only a manual block can be removed")
-    db.execute_sql(END_MANUAL_BLOCK, (block_id,))
+    Block.update(live=False).where(Block.id == block_id).execute()
 
 
 def alternatives(

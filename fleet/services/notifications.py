@@ -52,7 +52,7 @@ def send(message: Message, mailer: Mailer) -> bool:
         return _sent_already(message)
     letter = addressed.letter
     try:
-        mailer.send(Mail(f"{message.id}", addressed.email, letter.subject, letter.text(), letter.html()))
+        mailer.send(Mail(message.id, addressed.email, letter.subject, letter.text(), letter.html()))
     except Exception:
         db.execute_sql(models.END_LETTER, {"id": message.id, "status": "failed"})
         raise

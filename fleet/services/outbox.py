@@ -7,14 +7,15 @@ of the effect, or when it is dead, which is a state of its row that people can s
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from fleet import clock, logs
 from fleet.db import db
 from fleet.models import promises
+
+Id = UUID | str
 
 DEFAULT_QUEUE = "default"
 QUEUES = ("accounting", "notifications", "webhooks", "maintenance", DEFAULT_QUEUE)
@@ -26,21 +27,19 @@ MAX_ERROR_LENGTH = 300
 NO_WORD = f"{MAX_DELIVERIES} deliveries ended without a word: the worker was killed or hung each time"
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(NamedTuple):
     """A promise that this relay may publish until its lease ends."""
 
-    id: UUID
+    id: str
     topic: str
     queue: str
     request_id: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """A promise as its consumer gets it; `deliveries` counts this delivery too."""
 
-    id: UUID
+    id: str
     topic: str
     aggregate_type: str
     aggregate_id: UUID
@@ -89,12 +88,12 @@ def claim_due(queues: Sequence[str], *, limit: int) -> list[Claimed]:
     return [Claimed(*row) for row in sorted(found)]
 
 
-def release(ids: Sequence[UUID], *, delay_s: float) -> None:
+def release(ids: Sequence[Id], *, delay_s: float) -> None:
     """Give back what was claimed and could not be published or tried: due again after `delay_s`, give or take a tenth."""
     db.execute_sql(promises.RELEASE, {"ids": _array(ids), "delay_s": delay_s})
 
 
-def bury(ids: Sequence[UUID], error: str) -> None:
+def bury(ids: Sequence[Id], error: str) -> None:
     """End promises that no repetition will fulfil. They stay to be seen, replayed or discarded."""
     db.execute_sql(promises.BURY, {"ids": _array(ids), "error": error[:MAX_ERROR_LENGTH]})
 
@@ -102,18 +101,18 @@ def bury(ids: Sequence[UUID], error: str) -> None:
 # --- the consumer's side ----------------------------------------------------------------------------------------------
 
 
-def unfinished(ids: Sequence[UUID]) -> list[UUID]:
+def unfinished(ids: Sequence[Id]) -> list[str]:
     """Those of the promises that have not ended, the most suspicious last: one that keeps killing its worker comes after all
     that may still be done before it."""
     return [promise_id for (promise_id,) in db.rows(promises.UNFINISHED, {"ids": _array(ids)})]
 
 
-def count_first_deliveries(ids: Sequence[UUID]) -> list[Message]:
+def count_first_deliveries(ids: Sequence[Id]) -> list[Message]:
     """Count the delivery of each that was never delivered before, and return those."""
     return [Message(*row) for row in sorted(db.rows(promises.COUNT_FIRST_DELIVERIES, {"ids": _array(ids)}))]
 
 
-def count_delivery(message_id: UUID) -> Message | None:
+def count_delivery(message_id: Id) -> Message | None:
     """Count one delivery; None when the promise has ended meanwhile, also by this delivery being one too many.
 
     Counted, and committed, before anything is tried: a message that kills its process reaches no handler, but it cannot
@@ -129,7 +128,7 @@ def count_delivery(message_id: UUID) -> Message | None:
     return message
 
 
-def receive(consumer: str, ids: Sequence[UUID]) -> set[UUID]:
+def receive(consumer: str, ids: Sequence[Id]) -> set[str]:
     """Enter messages into the consumer's inbox; returns those that it had not dealt with. Part of the effect's transaction.
 
     While another worker has the same message in hand this waits for its end, then finds it done.
@@ -138,7 +137,7 @@ def receive(consumer: str, ids: Sequence[UUID]) -> set[UUID]:
     return {message_id for (message_id,) in rows}
 
 
-def confirm(ids: Sequence[UUID]) -> None:
+def confirm(ids: Sequence[Id]) -> None:
     """End promises as fulfilled. Part of the effect's transaction."""
     db.execute_sql(promises.CONFIRM, {"ids": _array(ids)})
 
@@ -169,6 +168,6 @@ def bury_exhausted(*, limit: int = 1000) -> list[str]:
     return [topic for _, topic in db.rows(promises.BURY_EXHAUSTED, values)]
 
 
-def _array(ids: Sequence[UUID]) -> str:
+def _array(ids: Sequence[Id]) -> str:
     """An array in PostgreSQL's own notation: one literal is read much faster than hundreds of them."""
     return "{" + ",".join(map(str, ids)) + "}"

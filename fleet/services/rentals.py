@@ -97,7 +97,7 @@ def complete(actor: Actor, rental_id: UUID, *, returned: Return, expected_versio
     )
     occupancy.give_back_at(rental, returned.at)
     if rental.dropoff_branch_id and vehicle.branch_id != rental.dropoff_branch_id:
-        vehicle.change(branch=rental.dropoff_branch_id)
+        vehicle.change(branch_id=rental.dropoff_branch_id)
     invoices.issue(actor, rental, lines)
     return rental
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg2
 import redis
 
@@ -107,6 +108,12 @@ class Arena:
     def pid(self, name: str) -> int:
         return self._processes[name].pid
 
+    def worked(self, name: str) -> float:
+        """Seconds of processor time that a process and its children have used."""
+        process = psutil.Process(self.pid(name))
+        used = [member.cpu_times() for member in (process, *process.children())]
+        return sum(times.user + times.system for times in used)
+
     def log(self, name: str) -> Path:
         return self.directory / f"{name}.log"
 
@@ -134,14 +141,20 @@ class Arena:
 
 
 @contextmanager
-def arena(directory: Path = DIRECTORY, *, durable: bool = True) -> Iterator[Arena]:
-    """Start the databases, make them new, fill them; stop everything at the end, whatever happened.
+def arena() -> Iterator[Arena]:
+    """Start durable databases, make them new, fill them; stop everything at the end, whatever happened.
 
-    What a killed run left in `directory` is ended first. Raises InUse while another run goes on there: two at once would
-    measure each other.
+    What a killed run left is ended first. Raises InUse while another run goes on: two at once would measure each other.
     """
-    with databases(directory, durable=durable) as running, ExitStack() as stack:
-        made = Arena(directory.resolve(), running, stack)
+    with databases(DIRECTORY, durable=True) as running, filled(running) as made:
+        yield made
+
+
+@contextmanager
+def filled(running: Databases) -> Iterator[Arena]:
+    """The arena on databases that run already; all that they hold is replaced."""
+    with ExitStack() as stack:
+        made = Arena(running.postgres.directory.parent, running, stack)
         _make_new(made)
         yield made
 
@@ -175,4 +188,3 @@ def _make_new(made: Arena) -> None:
         cursor.execute("VACUUM ANALYZE")
         cursor.execute("CHECKPOINT")
     connection.close()
-

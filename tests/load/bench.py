@@ -5,202 +5,20 @@ bar is missed. Every run is appended to var/bench-history.jsonl.
 """
 
 import argparse
-import json
 import os
 import signal
-import statistics
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import timedelta
-from functools import cached_property
-from typing import Any
 
 import psutil
 
-from fleet.config import Settings
 from fleet.embedded import InUse, StartFailed
-from tests.load import lag as lags
-from tests.load import renting
-from tests.load.arena import DIRECTORY, ROOT, WORKERS, Arena, ArenaBroken, arena, python
+from tests.load.arena import ROOT, ArenaBroken, arena
 from tests.load.bars import Report
-from tests.load.contest import Contest, endless, hold, over_http
-from tests.load.http_load import Outcome, drive, request
-from tests.load.limit import limit
-from tests.load.renting import Clerks
+from tests.load.parts import FULL, PARTS, QUICK, Bench
 
 HISTORY = ROOT / "var" / "bench-history.jsonl"
-CROWD = 500
-HELLO, MODELS = request("GET", "/hello"), request("GET", "/rentals")
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How long and how often to measure."""
-
-    rounds: int
-    seconds: float
-    crowds: int
-
-
-FULL, QUICK = Effort(rounds=5, seconds=2.0, crowds=5), Effort(rounds=2, seconds=1.0, crowds=1)
-
-
-@dataclass
-class Bench:
-    """One run: the arena, its servers, which start when somebody needs them, and what was found."""
-
-    arena: Arena
-    effort: Effort
-    report: Report
-
-    @cached_property
-    def clerks(self) -> Clerks:
-        return Clerks(Settings.load(self.arena.environment))
-
-    @cached_property
-    def web(self) -> int:
-        """The service, as it is deployed."""
-        return self.arena.gunicorn("web", "wsgi:app")
-
-    @cached_property
-    def flask(self) -> int:
-        return self.arena.gunicorn("flask", "tests.load.peer_flask:app")
-
-    @cached_property
-    def asyncpg(self) -> int:
-        return self.arena.uvicorn("asyncpg", "tests.load.peer_asyncpg:app")
-
-    @cached_property
-    def full_rate(self) -> float:
-        """Reservations a second that eight clients reach when nothing else goes on."""
-        return drive(self.web, endless(self.clerks.reservation), clients=8, seconds=2 * self.effort.seconds).rate
-
-    def hold(self, contenders: list[Any], clients: int) -> Contest:
-        contest = hold(contenders, clients=clients, seconds=self.effort.seconds, rounds=self.effort.rounds)
-        for what, count in contest.wrong().items():
-            self.report.add("wrong", count, f"{what} with {clients} clients")
-        return contest
-
-
-# --- what is measured -------------------------------------------------------------------------------------------------
-
-
-def reservation(bench: Bench) -> None:
-    """The service, the limit, an asynchronous peer and our own handler without layers."""
-    contenders = [
-        over_http("service", bench.web, bench.clerks.reservation, expected=201),
-        limit(bench.arena),
-        over_http("asyncpg", bench.asyncpg, bench.clerks.bare_reservation, expected=201),
-        over_http("handler", bench.flask, bench.clerks.bare_reservation, expected=201),
-    ]
-    for clients in (8, 32):
-        contest = bench.hold(contenders, clients)
-        _against(bench, contest, f"reservation_{clients}", "limit")
-        _against(bench, contest, f"asyncpg_{clients}", "asyncpg")
-        if clients == 8:
-            _against(bench, contest, "layers_8", "handler")
-            p50, p99 = contest.latency_ms("service")
-            bench.report.add("evenness", p99 / p50, f"p50 {p50:.1f} ms, p99 {p99:.1f} ms")
-
-
-def reads(bench: Bench) -> None:
-    """Single reads, a list and availability beside Flask with nothing around it."""
-    clerks = bench.clerks
-    contenders = [
-        over_http("Flask", bench.flask, lambda: HELLO),
-        over_http("vehicle", bench.web, lambda: clerks.get(renting.random_vehicle())),
-        over_http("rental", bench.web, lambda: clerks.get(renting.random_rental())),
-        over_http("list", bench.web, lambda: clerks.get("/v1/rentals?limit=50")),
-        over_http("models", bench.flask, lambda: MODELS),
-        over_http("availability", bench.web, lambda: clerks.get(renting.random_window())),
-    ]
-    contest = bench.hold(contenders, 8)
-    for name in ("vehicle", "rental", "list", "availability"):
-        _against(bench, contest, name, "Flask", name)
-    _against(bench, contest, "list_models", "models", "list")
-
-
-def _against(bench: Bench, contest: Contest, key: str, other: str, name: str = "service") -> None:
-    behind = f"{contest.rate(name):.0f} / {contest.rate(other):.0f} a second, rounds {contest.spread(name, other)}"
-    bench.report.add(key, contest.ratio(name, other), behind)
-
-
-def crowd(bench: Bench) -> None:
-    """Five hundred who want one vehicle at one time, and five hundred who want different ones."""
-    rushes, calm = [], []
-    for turn in range(bench.effort.crowds):
-        start_at = renting.first_day() - timedelta(days=100 - turn)
-        wish = bench.clerks.wish(turn, start_at)
-        rushes.append(_rush(bench, [bench.clerks.reservation(body=wish) for _ in range(CROWD)]))
-        calm.append(_rush(bench, [bench.clerks.reservation() for _ in range(CROWD)]))
-    seconds = [rush.seconds for rush in rushes]
-    bench.report.add("crowd_seconds", max(seconds), f"the slowest of {len(rushes)}; median {statistics.median(seconds):.2f} s")
-    worst = min(rushes, key=_as_it_should)
-    bench.report.add("crowd_answers", _as_it_should(worst), f"{dict(sorted(worst.statuses.items()))}, {worst.lost} lost")
-    ratios = [rush.seconds / free.seconds for rush, free in zip(rushes, calm, strict=True)]
-    free = statistics.median(free.seconds for free in calm)
-    bench.report.add("crowd_ratio", statistics.median(ratios), f"500 free ones took {free:.2f} s")
-
-
-def _rush(bench: Bench, requests: list[bytes]) -> Outcome:
-    return drive(bench.web, requests, clients=CROWD)
-
-
-def _as_it_should(rush: Outcome) -> int:
-    return min(rush.statuses[201], 1) + min(rush.statuses[409], CROWD - 1)
-
-
-def memory(bench: Bench) -> None:
-    """What each web worker holds after all threads have worked."""
-    drive(bench.web, endless(bench.clerks.reservation), clients=32, seconds=bench.effort.seconds)
-    drive(bench.web, endless(lambda: bench.clerks.get("/v1/rentals?limit=50")), clients=32, seconds=bench.effort.seconds)
-    workers = psutil.Process(bench.arena.pid("web")).children()
-    held = [worker.memory_full_info() for worker in workers]
-    sizes = [(getattr(info, "pss", info.uss) / 1e6, info.uss / 1e6) for info in held]
-    behind = ", ".join(f"{pss:.0f} (its own alone {uss:.0f})" for pss, uss in sizes)
-    bench.report.add("memory", max(pss for pss, _ in sizes), f"{len(workers)} of {WORKERS} workers: {behind}")
-
-
-def lag(bench: Bench) -> None:
-    """From commit to effect, at half load."""
-    if not lags.can_be_measured():
-        bench.report.notes.append("There is no relay yet: the lag was not measured.")
-        return
-    seconds = 4 * bench.effort.seconds
-    found = lags.lag(bench.arena, bench.web, bench.clerks, full_rate=bench.full_rate, seconds=seconds)
-    behind = f"{found.promises} promises at {found.rate:.0f} a second, {found.unconfirmed} not confirmed"
-    bench.report.add("lag_median", found.median_ms, behind)
-    bench.report.add("lag_p99", found.p99_ms, f"the slowest {found.slowest_ms:.0f} ms")
-
-
-def layers(bench: Bench) -> None:
-    """What each layer costs in one process, and how many statements requests send."""
-    output = bench.arena.directory / "layers.json"
-    bench.arena.run("layers", python("tests.load.layers", str(output)))
-    found = json.loads(output.read_text())
-    costs: dict[str, tuple[float, float]] = found["layers_us"]
-    bench.report.notes += ["", " elapsed  Python's  (microseconds; the difference is waiting for PostgreSQL or Redis)"]
-    bench.report.notes += [f"{elapsed:8.0f}  {own:8.0f}  {name}" for name, (elapsed, own) in costs.items()]
-    sent: dict[str, int] = found["statements"]
-    counted = "who acts is one of them; BEGIN and COMMIT are not"
-    bench.report.add("statements_reservation", sent["reservation"], counted)
-    bench.report.add("statements_list", sent["list"], counted)
-    bench.report.add("statements_read", max(sent["rental"], sent["vehicle"]), counted)
-
-
-PARTS: dict[str, Callable[[Bench], None]] = {
-    "reservation": reservation,
-    "reads": reads,
-    "crowd": crowd,
-    "memory": memory,
-    "lag": lag,
-    "layers": layers,
-}
-
-
-# --- the run ----------------------------------------------------------------------------------------------------------
+QUIET_PERCENT = 10
 
 
 def run(bench: Bench, parts: list[str]) -> Report:
@@ -212,14 +30,37 @@ def run(bench: Bench, parts: list[str]) -> Report:
     return bench.report
 
 
+class Others:
+    """How much of the machine everybody but us uses: what spoils a measurement."""
+
+    def __init__(self) -> None:
+        self._started, self._busy, self._ours = time.monotonic(), _busy_s(), _ours_s()
+
+    def busy_percent(self) -> float:
+        """Since the start, when all that we started has ended."""
+        theirs = _busy_s() - self._busy - (_ours_s() - self._ours)
+        return max(0.0, 100 * theirs / (time.monotonic() - self._started) / (os.cpu_count() or 1))
+
+
+def _busy_s() -> float:
+    times = psutil.cpu_times()
+    return sum(times) - times.idle - getattr(times, "iowait", 0.0)
+
+
+def _ours_s() -> float:
+    """Processor time of this process and of all its descendants that have ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
 def main() -> int:
     """Run from the command line; returns the exit code."""
     chosen = _arguments()
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    noise = psutil.cpu_percent(interval=1.0)
-    report = Report()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+    report, others = Report(), Others()
     try:
-        with arena(DIRECTORY) as place:
+        with arena() as place:
             run(Bench(place, QUICK if chosen.quick else FULL, report), chosen.only)
     except (InUse, StartFailed, ArenaBroken) as problem:
         print(problem, file=sys.stderr)
@@ -227,10 +68,19 @@ def main() -> int:
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         return 130
-    report.notes += ["", f"Others kept {noise:.0f} % of {os.cpu_count()} cores busy before the start."]
+    noise = others.busy_percent()
+    advice = "." if noise < QUIET_PERCENT else ": measure again when it is quiet."
+    report.notes += ["", f"Others used {noise:.0f} % of this machine meanwhile{advice}"]
     print(report.table())
-    report.keep(HISTORY, quick=chosen.quick, parts=chosen.only, others_busy_percent=noise)
+    report.keep(HISTORY, quick=chosen.quick, parts=chosen.only, others_busy_percent=round(noise))
     return 1 if report.missed else 0
+
+
+def _stop(*_: object) -> None:
+    """Stop, once: a second Ctrl-C must not keep us from ending what we started."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _arguments() -> argparse.Namespace:

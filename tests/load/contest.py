@@ -9,16 +9,22 @@ from tests.load.http_load import Outcome, drive
 
 RENDERED_AT_FIRST = 1500
 Render = Callable[[], bytes]
+Worked = Callable[[], float]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One contender, once: answers a second, latencies in milliseconds, answers that were none."""
+    """One contender, once: answers a second, latencies in milliseconds, answers that nobody should have got.
+
+    `work_us` is the processor time that its processes spent on an answer: it hardly changes when others keep the machine
+    busy, which the rate does. PostgreSQL's is not in it.
+    """
 
     rate: float
     p50_ms: float
     p99_ms: float
     wrong: dict[str, int] = field(default_factory=dict)
+    work_us: float = 0.0
 
 
 @dataclass
@@ -47,6 +53,10 @@ class Contest:
         """The lowest and the highest ratio of the rounds."""
         ratios = self._ratios(name, other)
         return f"{min(ratios):.2f}–{max(ratios):.2f}"
+
+    def work_us(self, name: str) -> float:
+        """The median of the processor time that a contender spends on an answer, in microseconds."""
+        return statistics.median(sample.work_us for sample in self.samples[name])
 
     def latency_ms(self, name: str) -> tuple[float, float]:
         """The medians, over the rounds, of the median and of the 99th percentile."""
@@ -77,25 +87,30 @@ def hold(contenders: list[Contender], *, clients: int, seconds: float, rounds: i
     return Contest(samples)
 
 
-def over_http(name: str, port: int, render: Render, *, expected: int = 200) -> Contender:
-    """A contender that is asked over HTTP. As many requests are rendered beforehand as the last time asks for."""
+def over_http(name: str, port: int, render: Render, *, expected: int = 200, worked: Worked = lambda: 0.0) -> Contender:
+    """A contender that is asked over HTTP. As many requests are rendered beforehand as the last time asks for.
+
+    `worked` tells how many seconds of processor time its processes have used so far.
+    """
     most_a_second = RENDERED_AT_FIRST
 
     def measure(clients: int, seconds: float) -> Sample:
         nonlocal most_a_second
         rendered = [render() for _ in range(int(most_a_second * seconds) + 100)]
+        before = worked()
         outcome = drive(port, rendered, clients=clients, seconds=seconds)
         most_a_second = max(most_a_second, int(1.5 * outcome.rate))
-        return sample_of(outcome, expected)
+        return sample_of(outcome, expected, worked() - before)
 
     return Contender(name, measure)
 
 
-def sample_of(outcome: Outcome, expected: int) -> Sample:
+def sample_of(outcome: Outcome, expected: int, work_s: float) -> Sample:
     wrong = {f"{status}": count for status, count in outcome.statuses.items() if status != expected}
     if outcome.lost:
         wrong["no answer"] = outcome.lost
-    return Sample(outcome.rate, outcome.percentile_ms(0.5), outcome.percentile_ms(0.99), wrong)
+    work_us = 1e6 * work_s / max(1, sum(outcome.statuses.values()))
+    return Sample(outcome.rate, outcome.percentile_ms(0.5), outcome.percentile_ms(0.99), wrong, work_us)
 
 
 def endless(render: Render) -> Iterator[bytes]:

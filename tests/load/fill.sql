@@ -1,4 +1,5 @@
--- A fleet of a size that a city has: 20 branches, 2,000 vehicles, 20,000 customers, 5,000 rentals, 400 counter clerks.
+-- A fleet of a size that a city has: 20 branches, 2,000 vehicles, 20,000 customers, 5,000 rentals, 400 counter clerks, and
+-- what yesterday left in the tables that are emptied again and again. Plans for empty tables would be of another kind.
 -- Identifiers can be computed from a number, here and in Python, so that requests can be rendered without asking.
 
 CREATE SCHEMA bench;
@@ -64,7 +65,17 @@ SELECT bench.id(8, n), vehicle_id, CASE WHEN over THEN 'rental' ELSE 'reservatio
 FROM planned;
 
 INSERT INTO rental_charge (id, rental_id, type, description, amount)
-SELECT bench.id(9, n), id, 'cleaning', 'Cleaning', 2500 FROM planned WHERE over AND n % 10 = 0;
+SELECT bench.id(9, n), id, 'cleaning', 'Cleaning', 2500 FROM planned WHERE over;
+
+INSERT INTO idempotency_record (actor, method, path, key, fingerprint, status, headers, body, created_at)
+SELECT 'user:' || bench.id(5, n % 400), 'POST', '/v1/rentals', 'yesterday-' || n, sha256(n::text::bytea), 201, '{"ETag": "\"1\""}',
+  convert_to(repeat('x', 1000), 'UTF8'), now() - interval '1 hour' * (n % 24)
+FROM generate_series(0, 19999) n;
+
+INSERT INTO outbox (id, topic, queue, aggregate_type, aggregate_id, created_at, next_attempt_at, publishes, deliveries, confirmed_at)
+SELECT bench.id(10, n), 'notifications.rental_reserved', 'notifications', 'rental', bench.id(7, n % 5000),
+  now() - interval '1 hour' * (n % 24), now() - interval '1 hour' * (n % 24), 1, 1, now() - interval '1 hour' * (n % 24)
+FROM generate_series(0, 19999) n;
 
 SELECT setval('rental_number', 10000);
 DROP TABLE planned;

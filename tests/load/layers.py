@@ -1,6 +1,7 @@
 """What each layer of a reservation costs, called one by one in one process, and how many statements requests send.
 
-`python -m tests.load.layers FILE` is a process of its own with the environment of a web worker; it writes JSON to FILE.
+`python -m tests.load.layers FILE [PART ...]` is a process of its own with the environment of a web worker; it writes JSON to
+FILE: {"layers_us": {name: [elapsed, own]}, "statements": {name: count}}, or the named of these two parts.
 """
 
 import io
@@ -31,16 +32,16 @@ BATCHES, CALLS = 5, 150
 Environ = dict[str, Any]
 
 
-def main(output: str) -> None:
-    """Measure, and write {"layers_us": {name: [elapsed, own]}, "statements": {name: count}} to `output`."""
+def main(output: str, *parts: str) -> None:
+    """Measure and write."""
     settings = Settings.load()
     app = create_app(settings)
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.StreamHandler):
             handler.setStream(io.StringIO())
     clerks = Clerks(settings)
-    found = {"layers_us": layers(app, clerks), "statements": statements(app, clerks)}
-    Path(output).write_text(json.dumps(found))
+    measures: dict[str, Callable[[Flask, Clerks], Any]] = {"layers_us": layers, "statements": statements}
+    Path(output).write_text(json.dumps({name: measures[name](app, clerks) for name in parts or measures}))
 
 
 def layers(app: Flask, clerks: Clerks) -> dict[str, tuple[float, float]]:

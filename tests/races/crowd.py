@@ -98,7 +98,7 @@ class Reply:
 
 
 class Crowd:
-    """Clients that connect first and then all speak at the same moment."""
+    """Clients that all speak at the same moment, each on a connection of its own."""
 
     def __init__(self, ports: Sequence[int]) -> None:
         self._ports = ports
@@ -128,8 +128,6 @@ def mixed(*rivals: Sequence[Request]) -> list[Request]:
 
 def _send(port: int, item: Request, headers: dict[str, str], gate: threading.Barrier) -> Reply:
     with closing(HTTPConnection(HOST, port, timeout=ANSWER_TIMEOUT_S)) as connection:
-        connection.connect()
-        connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sent = {**headers, "Idempotency-Key": item.key or str(uuid4())}
         if item.version is not None:
             sent["If-Match"] = f'"{item.version}"'

@@ -48,7 +48,8 @@ def _locks_of_module(tree: ast.Module) -> Iterator[str]:
 
 def _locks_of_function(function: ast.FunctionDef) -> Iterator[str]:
     said = function.body[1:] if ast.get_docstring(function) else function.body
-    calls = {ast.unparse(node.func).rpartition(".")[2] for part in said for node in ast.walk(part) if isinstance(node, ast.Call)}
+    nodes = [node for part in said for node in ast.walk(part)]
+    calls = {ast.unparse(node.func).rpartition(".")[2] for node in nodes if isinstance(node, ast.Call)}
     locks = "for_update" in calls or any(_takes_a_lock(_text(part)) for part in said)
     if locks or function.name.endswith(IN_THE_NAME):
         yield function.name
@@ -157,6 +158,7 @@ def weakened(databases: Databases, table: str, constraint: str, definition: str)
     try:
         yield
     finally:
+        # Nothing may be left that the constraint would refuse when it comes back.
         empty(databases, table)
         _constrain(table, constraint, usual)
 
@@ -165,10 +167,10 @@ def _constrain(table: str, constraint: str, definition: str) -> None:
     db.execute_sql(f"ALTER TABLE {table} DROP CONSTRAINT {constraint}, ADD CONSTRAINT {constraint} {definition}")
 
 
-def empty(databases: Databases, table: str) -> None:
-    """Leave nothing that the constraint would refuse when it comes back."""
+def empty(databases: Databases, *tables: str) -> None:
+    """Delete every row of these, past the guards that keep them."""
     connection = psycopg2.connect(databases.superuser_url)
     with connection, connection.cursor() as cursor:
         cursor.execute("SET session_replication_role = replica")
-        cursor.execute(f"DELETE FROM {table}")
+        cursor.execute("; ".join(f"DELETE FROM {table}" for table in tables))
     connection.close()

@@ -1,5 +1,7 @@
 """Two who want a vehicle's time meet at the point where a missing lock would let both have it."""
 
+from uuid import UUID
+
 import pytest
 
 from fleet.embedded import Databases
@@ -104,7 +106,7 @@ def test_without_the_exclusion_constraint_both_have_the_time(
     nothing = "EXCLUDE USING gist (vehicle_id WITH =, occupied WITH &&) WHERE (false)"
     with (
         weakened(databases, "vehicle_block", "vehicle_block_no_overlap", nothing),
-        pytest.raises(AssertionError, match="reserved twice|reserved and blocked"),
+        pytest.raises(AssertionError, match=r"reserved twice|reserved and blocked"),
     ):
         race(cast, meet)
 
@@ -138,14 +140,12 @@ def test_two_rentals_swap_their_vehicles_without_a_deadlock(cast: Cast, meet: Me
 def test_rentals_that_swap_vehicles_would_deadlock_without_the_order(
     cast: Cast, meet: Meeting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = {}
+    orders: list[list[UUID]] = []
 
-    def own_vehicle_first(vehicle_ids: set) -> list:
+    def own_vehicle_first(vehicle_ids: set[UUID]) -> list[UUID]:
         """As if each locked the vehicle that it leaves before the one that it moves to."""
-        ordered = found.setdefault("ordered", sorted(vehicle_ids))
-        first_caller = "first" not in found
-        found["first"] = True
-        return ordered if first_caller else ordered[::-1]
+        orders.append(sorted(vehicle_ids, reverse=bool(orders)))
+        return orders[-1]
 
     monkeypatch.setattr(rental_changes, "sorted", own_vehicle_first, raising=False)
     with pytest.raises(AssertionError, match="a deadlock"):

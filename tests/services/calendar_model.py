@@ -60,7 +60,6 @@ class Booking:
     end: datetime
     hold_until: datetime | None = None
     handed_over: datetime | None = None
-    dropoff: UUID | None = None
 
 
 @dataclass
@@ -145,10 +144,12 @@ class Paper:
     def expire_holds(self) -> int:
         return self._expire(self.bookings.values())
 
+    def late(self) -> list[UUID]:
+        return [key for key, item in self.bookings.items() if item.status == "active" and item.end <= self.now]
+
     def extend_overdue(self) -> int:
         """Let late cars block until the margin is over, or up to what comes next; how many blocks grew."""
-        late = {key: item for key, item in self.bookings.items() if item.status == "active" and item.end <= self.now}
-        grown = {key: self._grown(self.live[key]) for key in late if self.live[key].end < self.now + MARGIN}
+        grown = {key: self._grown(self.live[key]) for key in self.late() if self.live[key].end < self.now + MARGIN}
         changed = {key: block for key, block in grown.items() if block != self.live[key]}
         self.live.update(changed)
         return len(changed)

@@ -4,43 +4,43 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from uuid import UUID
 
 from fleet import clock
 from fleet.db import db
 from fleet.models.promises import Inbox, Outbox
 from fleet.services import outbox
+from fleet.services.outbox import Id
 
 TOPIC = "accounting.post_invoice"
 
 
-def promised(count: int = 1, topic: str = TOPIC) -> list[UUID]:
+def promised(count: int = 1, topic: str = TOPIC) -> list[str]:
     """The ids of so many new promises, each for an aggregate that does not exist."""
-    return [outbox.promise(topic, "invoice", clock.new_id()) for _ in range(count)]
+    return [str(outbox.promise(topic, "invoice", clock.new_id())) for _ in range(count)]
 
 
-def row(promise_id: UUID) -> Outbox:
+def row(promise_id: Id) -> Outbox:
     """The promise as it stands in the database."""
     found: Outbox = Outbox.get(Outbox.id == promise_id)
     return found
 
 
-def last_error(promise_id: UUID) -> str:
+def last_error(promise_id: Id) -> str:
     """What the promise keeps of its last failure."""
     return row(promise_id).last_error or ""
 
 
-def rows(ids: Iterable[UUID]) -> list[Outbox]:
+def rows(ids: Iterable[Id]) -> list[Outbox]:
     return [row(promise_id) for promise_id in ids]
 
 
-def state(promise_id: UUID) -> str:
+def state(promise_id: Id) -> str:
     """confirmed, dead or waiting."""
     found = row(promise_id)
     return "confirmed" if found.confirmed_at else "dead" if found.dead_at else "waiting"
 
 
-def texts(ids: Iterable[UUID]) -> list[str]:
+def texts(ids: Iterable[Id]) -> list[str]:
     """Ids as a task gets them."""
     return [str(promise_id) for promise_id in ids]
 
@@ -50,7 +50,7 @@ def let_leases_end() -> None:
     db.execute_sql("UPDATE outbox SET next_attempt_at = now() WHERE confirmed_at IS NULL AND dead_at IS NULL")
 
 
-def received(promise_id: UUID) -> int:
+def received(promise_id: Id) -> int:
     """In how many inboxes the message is."""
     return int(Inbox.select().where(Inbox.message_id == promise_id).count())
 

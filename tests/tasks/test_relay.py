@@ -67,7 +67,7 @@ def test_what_is_due_is_published_once(new_relay, queued):
     made = promised(3)
     new_relay().turn()
     new_relay().turn()
-    assert queued("accounting") == [(TOPIC, [str(one) for one in made])]
+    assert queued("accounting") == [(TOPIC, made)]
     assert [found.publishes for found in rows(made)] == [1, 1, 1]
 
 
@@ -93,7 +93,7 @@ def test_two_relays_share_the_work(new_relay, queued, broker):
     for worker in workers:
         worker.join(10)
     sent = [one for _, ids in queued("accounting") for one in ids]
-    assert sorted(sent) == sorted(str(one) for one in made)
+    assert sorted(sent) == sorted(made)
 
 
 def test_a_message_that_the_broker_lost_is_published_again_when_its_lease_ends(new_relay, queued, databases):
@@ -105,7 +105,7 @@ def test_a_message_that_the_broker_lost_is_published_again_when_its_lease_ends(n
     assert queued("accounting") == []
     let_leases_end()
     new_relay().turn()
-    assert queued("accounting") == [(TOPIC, [str(made)])]
+    assert queued("accounting") == [(TOPIC, [made])]
 
 
 def test_what_could_not_be_published_is_due_again_at_once_and_the_rest_is_not(new_relay, monkeypatch):
@@ -159,7 +159,7 @@ def test_an_unknown_topic_is_dead_at_once_and_holds_nobody(new_relay, queued):
     [known] = promised()
     new_relay().turn()
     assert (state(strange), row(strange).last_error) == ("dead", "no consumer has this topic")
-    assert queued("accounting") == [(TOPIC, [str(known)])]
+    assert queued("accounting") == [(TOPIC, [known])]
 
 
 def test_a_sweep_is_no_topic():
