@@ -53,7 +53,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.config["TRUSTED_HOSTS"] = list(settings.trusted_hosts) or None
     app.url_map.merge_slashes = False
-    app.extensions["fleet"] = Wiring(settings, Tokens(settings), Limits(app, settings))
+    app.extensions["fleet"] = Wiring(settings, Tokens(settings), Limits(settings))
     metrics.THREADS.set(settings.web_threads)
     observe.register(app, settings)
     problems.register(app)

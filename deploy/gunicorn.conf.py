@@ -4,8 +4,10 @@ Read from the environment: PORT, HOST, WEB_CONCURRENCY (worker processes), WEB_T
 FORWARDED_ALLOW_IPS, PROMETHEUS_MULTIPROC_DIR, FLEET_ENV.
 """
 
+import json
 import os
 import shutil
+import socket
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 if not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="fleet-metrics-")
 
+from gunicorn import util
 from gunicorn.http import wsgi
 from prometheus_client import multiprocess
 
@@ -26,7 +29,35 @@ class _Unsigned(wsgi.Response):
         return [line for line in lines if not line.startswith("Server:")]
 
 
+# What gunicorn refuses before the app sees it, by its status; everything else is a bad request.
+_REFUSALS = {
+    414: ("URI Too Long", "uri_too_long", "The address is too long"),
+    431: ("Request Header Fields Too Large", "headers_too_large", "The headers are too large"),
+    500: ("Internal Server Error", "internal_error", "Internal error"),
+}
+_BAD_REQUEST = ("Bad Request", "bad_request", "The request cannot be understood")
+
+
+def _refuse(sock: socket.socket, status: int, reason: str, detail: str) -> None:
+    """Answer as the app does, with a problem (RFC 9457). gunicorn's own page would show the request to whoever sent it."""
+    status = status if status in _REFUSALS else 400
+    reason, code, title = _REFUSALS.get(status, _BAD_REQUEST)
+    problem = {"type": f"urn:fleet:problem:{code}", "title": title, "status": status, "detail": title, "code": code}
+    body = json.dumps(problem)
+    lines = [
+        f"HTTP/1.1 {status} {reason}",
+        "Connection: close",
+        "Content-Type: application/problem+json",
+        f"Content-Length: {len(body)}",
+        "X-Content-Type-Options: nosniff",
+        "Content-Security-Policy: default-src 'none'; frame-ancestors 'none'",
+        "Referrer-Policy: no-referrer",
+    ]
+    util.write_nonblock(sock, "\r\n".join([*lines, "", body]).encode())
+
+
 wsgi.Response = _Unsigned
+util.write_error = _refuse
 
 # A platform's router comes from outside; a demo with a published password is for its own machine only.
 _demo = os.environ.get("FLEET_ENV") in {"development", "test"}

@@ -5,6 +5,9 @@ the first statement sent on it, which is then sent once more on a fresh one; not
 """
 
 import functools
+import hashlib
+import itertools
+import re
 import select
 import threading
 import time
@@ -28,6 +31,7 @@ Row = tuple[Any, ...]
 Params = Sequence[Any] | Mapping[str, Any]
 
 _DEADLINE_SLACK_S = 0.3
+_MOST_RECURRING = 300
 # Peewee's translation of driver errors; public in the package, absent from its type stubs.
 _translated = vars(peewee)["__exception_wrapper__"]
 
@@ -42,11 +46,20 @@ class Statement:
 
     @functools.cached_property
     def prepare(self) -> str:
-        return f"PREPARE {self.name} ({', '.join(self.types)}) AS {self.sql}"
+        types = f" ({', '.join(self.types)})" if self.types else ""
+        return f"PREPARE {self.name}{types} AS {self.sql}"
 
     @functools.cached_property
     def execute(self) -> str:
-        return f"EXECUTE {self.name} ({', '.join(['%s'] * len(self.types))})"
+        marks = f" ({', '.join(['%s'] * len(self.types))})" if self.types else ""
+        return f"EXECUTE {self.name}{marks}"
+
+
+def _prepared_form(sql: str, count: int) -> Statement:
+    """The statement with $1, $2, ... for its %s; PostgreSQL finds out their types."""
+    numbers = itertools.count(1)
+    numbered = re.sub(r"%[s%]", lambda found: "%" if found[0] == "%%" else f"${next(numbers)}", sql)
+    return Statement(f"recurring_{hashlib.sha256(sql.encode()).hexdigest()[:16]}", ("unknown",) * count, numbered)
 
 
 class Connection(extensions.connection):
@@ -61,6 +74,7 @@ class Database(peewee.PostgresqlDatabase):
     """PostgreSQL as the service uses it."""
 
     _state: Any
+    _recurring: dict[str, Statement] = {}
 
     def configure(self, settings: Settings, *, url: str | None = None, statement_timeout_ms: int | None = None) -> None:
         """Point the database at `settings`. Migrations and long jobs bring their own statement timeout (0: none)."""
@@ -113,6 +127,18 @@ class Database(peewee.PostgresqlDatabase):
     def run(self, statement: Statement, params: Sequence[Any]) -> list[Row]:
         """Run a prepared statement and fetch its rows."""
         return self._send(lambda: self._run(statement, params), repeatable=statement.sql.lstrip().startswith("SELECT"))
+
+    def recurring(self, sql: str, params: Sequence[Any]) -> list[Row]:
+        """Run a statement that was put together from parts and will come again: planning it costs as much as running it.
+
+        Each text is prepared once on a connection, up to a bound; what comes after that is planned every time.
+        """
+        statement = self._recurring.get(sql)
+        if statement is None:
+            if len(self._recurring) >= _MOST_RECURRING:
+                return self.rows(sql, params)
+            statement = self._recurring[sql] = _prepared_form(sql, len(params))
+        return self.run(statement, params)
 
     def rows(self, sql: str, params: Params = ()) -> list[Row]:
         """Run a statement and fetch its rows."""

@@ -198,9 +198,8 @@ def _bounded_int(literal: str) -> int:
 _decoder = json.JSONDecoder(
     object_pairs_hook=_object, parse_constant=_not_json, parse_float=_finite, parse_int=_bounded_int
 )
-# What PostgreSQL, argon2 or UTF-8 cannot hold. A backslash that is itself escaped begins no escape.
+# A backslash that is itself escaped begins no escape.
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def strict_json(raw: bytes) -> Any:
@@ -211,10 +210,8 @@ def strict_json(raw: bytes) -> Any:
         raise _malformed("The body is not valid JSON in UTF-8") from None
     if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH or raw.count(b",") >= MAX_VALUES:
         _check_size(decoded)
-    if _NUL.search(raw):
-        raise _malformed("A text holds NUL")
-    if _SURROGATE.search(raw):
-        _check_pairs(decoded)
+    if b"\\u" in raw:
+        _check_escapes(raw, decoded)
     return decoded
 
 
@@ -233,7 +230,10 @@ def _inside(node: Any) -> Iterable[Any]:
     return node if isinstance(node, list) else ()
 
 
-def _check_pairs(decoded: Any) -> None:
+def _check_escapes(raw: bytes, decoded: Any) -> None:
+    """Refuse what PostgreSQL, argon2 or UTF-8 cannot hold, and only escapes can say: NUL and half a surrogate pair."""
+    if _NUL.search(raw):
+        raise _malformed("A text holds NUL")
     try:
         orjson.dumps(decoded)
     except TypeError:
@@ -256,13 +256,21 @@ def read_query(model: type[T], arguments: list[tuple[str, str]]) -> T:
     for name, value in arguments:
         if name in values:
             raise Invalid.field(name, "repeated", "stands more than once")
-        if "\x00" in value or any("\ud800" <= char <= "\udfff" for char in value):
+        if "\x00" in value or not (value.isascii() or _is_encodable(value)):
             raise Invalid.field(name, "invalid_text", "holds a character that cannot be stored")
         values[name] = value
     try:
         return model.model_validate(values)
     except ValidationError as error:
         raise invalid(error) from None
+
+
+def _is_encodable(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def read_email(raw: str) -> str:

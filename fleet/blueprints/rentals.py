@@ -170,17 +170,12 @@ class CancelRental(Input):
 
 
 def document(row: dict[str, Any]) -> dict[str, Any]:
-    """A rental as clients see it."""
-    return shape(
-        RentalView,
-        row
-        | {
-            "vehicle": {name: row[name] for name in RentedVehicle.model_fields},
-            "customer": {name: row[name] for name in Renter.model_fields},
-            "driver_id": None,
-            "charges": row["charges"] or [],
-        },
-    )
+    """A rental as clients see it, made out of the row itself: a page has fifty of them."""
+    row["vehicle"] = {"plate_number": row.pop("plate_number"), "make": row.pop("make"), "model": row.pop("model")}
+    row["customer"] = {"first_name": row.pop("first_name"), "last_name": row.pop("last_name")}
+    row["driver_id"] = None
+    row["charges"] = row["charges"] or []
+    return row
 
 
 def _answer(rental_id: UUID) -> Answer:

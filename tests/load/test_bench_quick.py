@@ -22,7 +22,7 @@ SELECT count(*), count(block.id), count(record.key), count(promise.id)
 FROM rental
 LEFT JOIN vehicle_block block ON block.rental_id = rental.id AND block.live
 LEFT JOIN outbox promise ON promise.aggregate_id = rental.id AND promise.confirmed_at IS NULL
-LEFT JOIN idempotency_record record ON convert_from(record.body, 'UTF8') LIKE '%%' || rental.id || '%%'
+LEFT JOIN idempotency_record record ON record.headers ->> 'Location' = '/v1/rentals/' || rental.id
 WHERE rental.number LIKE %s
 """
 

@@ -211,7 +211,7 @@ def test_a_megabyte_of_password_costs_no_hashing(cast: Cast, path: str, monkeypa
 
 def test_signing_in_is_limited_by_address_whoever_asks(cast: Cast, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     strict = dataclasses.replace(settings, ratelimit_auth_strict="5 per minute")
-    monkeypatch.setattr(cast.app.extensions["fleet"], "limits", limits.Limits(Flask("limited"), strict))
+    monkeypatch.setattr(cast.app.extensions["fleet"], "limits", limits.Limits(strict))
     body = orjson.dumps({"email": "nobody@example.com", "password": PASSWORD})
     assert [post(cast, "/v1/auth/login", body).status_code for _ in range(4)] == [401] * 4
     wrong = {"current_password": "not the right password", "new_password": "another fine passphrase"}
