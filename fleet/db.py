@@ -128,6 +128,21 @@ class Database(peewee.PostgresqlDatabase):
         """Run a prepared statement and fetch its rows."""
         return self._send(lambda: self._run(statement, params), repeatable=statement.sql.lstrip().startswith("SELECT"))
 
+    def run_and_commit(self, statement: Statement, params: Sequence[Any]) -> None:
+        """Run the last statement of the open transaction and commit it in the same round trip.
+
+        What the statement answers is lost; where it refuses, it raises, and nothing is committed.
+        """
+        with _translated:
+            connection = self._state.conn
+            cursor = connection.cursor()
+            if statement.name not in connection.prepared:
+                cursor.execute(statement.prepare)
+                connection.prepared.add(statement.name)
+            cursor.execute(statement.execute + ";COMMIT", params)
+        # Nothing is open any more: like a transaction whose BEGIN has not been sent, this one has nothing left to commit.
+        self._state.begin_pending = True
+
     def recurring(self, sql: str, params: Sequence[Any]) -> list[Row]:
         """Run a statement that was put together from parts and will come again: planning it costs as much as running it.
 

@@ -167,6 +167,7 @@ class Unavailable(FleetError):
 
 # The database refuses last, for the truth. Each constraint that a client's input can reach has its error here; one that
 # is not listed is a defect of ours and answers 500.
+NO_OVERLAP = "vehicle_block_no_overlap"
 CONSTRAINTS: dict[str, type[FleetError] | tuple[type[FleetError], str]] = {
     "user_email_key": (Conflict, "duplicate"),
     "branch_code_key": (Conflict, "duplicate"),
@@ -177,7 +178,7 @@ CONSTRAINTS: dict[str, type[FleetError] | tuple[type[FleetError], str]] = {
     "customer_driver_license_number_key": (Conflict, "duplicate"),
     "customer_user_key": (Conflict, "duplicate"),
     "ledger_account_pkey": (Conflict, "duplicate"),
-    "vehicle_block_no_overlap": RentalOverlap,
+    NO_OVERLAP: RentalOverlap,
     # The first request committed between our look at its key and our own record: the advisory lock was free by then.
     "idempotency_record_pkey": InProgress,
     "rental_vehicle_out_once": InvalidState,
@@ -202,14 +203,19 @@ _NOT_NOW = {"55P03", "57014", "40P01", "40001", "57P01", "57P02", "57P03", "5330
 _STILL_REFERENCED = "23503"
 
 
+def constraint_of(error: peewee.PeeweeException) -> str:
+    """The name of the constraint that refused; empty where none did."""
+    diagnosis = getattr(getattr(error, "orig", None), "diag", None)
+    return getattr(diagnosis, "constraint_name", None) or ""
+
+
 def from_database(error: peewee.PeeweeException) -> FleetError | None:
     """What a refusal by the database means to a client; None when it is a defect of ours."""
     driver = getattr(error, "orig", None)
     state = getattr(driver, "pgcode", None)
     if state in _NOT_NOW or (state is None and isinstance(error, peewee.OperationalError | peewee.InterfaceError)):
         return Unavailable()
-    constraint = getattr(getattr(driver, "diag", None), "constraint_name", None) or ""
-    known = CONSTRAINTS.get(constraint)
+    known = CONSTRAINTS.get(constraint_of(error))
     if isinstance(known, tuple):
         kind, code = known
         return kind(code=code)

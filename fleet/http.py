@@ -266,9 +266,5 @@ def refused_once(claim: Claim, error: FleetError) -> Answer:
     if error.status not in _KEPT_REFUSALS or error.code.startswith("idempotency_"):
         raise error
     response = problems.render(error)
-    with transaction():
-        first = claim.take()
-        if first is not None:
-            return replay(first)
-        claim.keep(stored(response))
-    return response
+    first = claim.keep_refusal(stored(response))
+    return response if first is None else replay(first)

@@ -9,7 +9,7 @@ import hashlib
 import hmac
 from dataclasses import dataclass
 
-from fleet.db import db
+from fleet.db import db, transaction
 from fleet.errors import InProgress, Invalid
 
 KEPT_HOURS = 24
@@ -71,6 +71,15 @@ class Claim:
         kept = db.one(_KEEP, (*self.names, self.fingerprint, answer.status, answer.headers, answer.body))
         if kept is None:
             raise InProgress()
+
+    def keep_refusal(self, refusal: StoredAnswer) -> StoredAnswer | None:
+        """Store a refusal, which has no effect to commit with; returns the first answer when another request gave one."""
+        try:
+            self.keep(refusal)
+        except InProgress:
+            with transaction():
+                return self.take()
+        return None
 
 
 def fingerprint(body: bytes, query: bytes, content_type: str, *, key: bytes) -> bytes:

@@ -101,7 +101,7 @@ def cast(app: Flask, fresh_database: None) -> Cast:
 def statements(app: Flask, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every statement that the service sends from here on; BEGIN, COMMIT and ROLLBACK are not among them."""
     sent: list[str] = []
-    execute, run = db._execute, db._run
+    execute, run, run_and_commit = db._execute, db._run, db.run_and_commit
 
     def noting_execute(sql, params):
         sent.append(sql)
@@ -111,6 +111,11 @@ def statements(app: Flask, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         sent.append(statement.name)
         return run(statement, params)
 
+    def noting_run_and_commit(statement, params):
+        sent.append(statement.name)
+        return run_and_commit(statement, params)
+
     monkeypatch.setattr(db, "_execute", noting_execute)
+    monkeypatch.setattr(db, "run_and_commit", noting_run_and_commit)
     monkeypatch.setattr(db, "_run", noting_run)
     return sent

@@ -14,6 +14,7 @@ from fleet.idempotency import Claim
 from fleet.models.base import Condition
 from fleet.paging import page
 from fleet.parsing import (
+    EARLIEST,
     Amount,
     AmountOrZero,
     Id,
@@ -134,9 +135,10 @@ class ReserveRental(Input):
 
 
 class ChangeRental(Input):
-    start_at: Instant = Field(default=None)
-    end_at: Instant = Field(default=None)
-    vehicle_id: Id = Field(default=None)
+    # The defaults only let a field be left out; `changes` gives what was sent.
+    start_at: Instant = EARLIEST
+    end_at: Instant = EARLIEST
+    vehicle_id: Id = UUID(int=0)
     notes: Notes | None = None
 
 

@@ -107,6 +107,12 @@ CREATE UNIQUE INDEX vehicle_block_rental_key ON vehicle_block (rental_id);
 CREATE INDEX vehicle_block_vehicle ON vehicle_block (vehicle_id, start_at);
 CREATE INDEX vehicle_block_live_end ON vehicle_block (vehicle_id, end_at) WHERE live;
 
+-- How the statement that writes a reservation says that it wrote none: its COMMIT, sent along with it, is then not reached.
+CREATE FUNCTION refuse_overlap() RETURNS uuid LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+  RAISE EXCEPTION 'the vehicle is taken' USING ERRCODE = '23P01', CONSTRAINT = 'vehicle_block_no_overlap';
+END $$;
+
 CREATE TABLE rental_charge (
   id uuid PRIMARY KEY,
   rental_id uuid NOT NULL REFERENCES rental,

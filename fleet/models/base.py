@@ -100,4 +100,4 @@ class Listing:
     @cached_property
     def _select(self) -> str:
         columns = ", ".join(self.columns.values())
-        return f"SELECT {columns} FROM {self.source}"  # noqa: S608 - written beside the models, never by a client
+        return f"SELECT {columns} FROM {self.source}"

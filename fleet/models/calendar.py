@@ -44,12 +44,12 @@ class Block(Model):
 
 
 BLOCK_COLUMNS = ("id", "kind", "start_at", "end_at", "live", "rental_id", "reason", "created_at")
-_SELECT = f"SELECT {', '.join(BLOCK_COLUMNS)} FROM vehicle_block"  # noqa: S608 - the columns above
+_SELECT = f"SELECT {', '.join(BLOCK_COLUMNS)} FROM vehicle_block"
 
 # Parameters: vehicle, end, start, last block of the page before or null twice, limit.
 CALENDAR = f"""{_SELECT} WHERE vehicle_id = %s AND start_at < %s AND end_at > %s
 AND (%s::uuid IS NULL OR (start_at, id) > (SELECT start_at, id FROM vehicle_block WHERE id = %s))
-ORDER BY start_at, id LIMIT %s"""  # noqa: S608 - the columns above
+ORDER BY start_at, id LIMIT %s"""
 
 # Parameters: vehicle, end, start.
 LIVE_CALENDAR = f"{_SELECT} WHERE vehicle_id = %s AND start_at < %s AND end_at > %s AND live ORDER BY start_at"
@@ -78,7 +78,7 @@ VEHICLE_TO_BLOCK_FOR_SHARE = """SELECT status, retired_at, EXISTS (
 INSERT_MANUAL_BLOCK = f"""INSERT INTO vehicle_block
   (id, vehicle_id, kind, start_at, end_at, occupied, reason, created_by, created_at)
 VALUES (%s, %s, 'manual', %s, %s, tstzrange(%s, %s), %s, %s, %s)
-ON CONFLICT ON CONSTRAINT vehicle_block_no_overlap DO NOTHING RETURNING {", ".join(BLOCK_COLUMNS)}"""  # noqa: S608 - the columns above
+ON CONFLICT ON CONSTRAINT vehicle_block_no_overlap DO NOTHING RETURNING {", ".join(BLOCK_COLUMNS)}"""
 
 # Parameter: now.
 OVERDUE_VEHICLES_FOR_UPDATE = """SELECT vehicle.id FROM rental JOIN vehicle ON vehicle.id = rental.vehicle_id

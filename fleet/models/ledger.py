@@ -121,7 +121,7 @@ _ACCOUNT_COLUMNS = ("code", "name", "kind", "normal_side", "contra", "active", "
 def accounts_after(code: str, *, limit: int) -> list[dict[str, Any]]:
     """At most `limit` accounts in the order of their codes, from the one after `code` on."""
     rows = db.rows(
-        f"SELECT {', '.join(_ACCOUNT_COLUMNS)} FROM ledger_account WHERE code > %s ORDER BY code LIMIT %s",  # noqa: S608
+        f"SELECT {', '.join(_ACCOUNT_COLUMNS)} FROM ledger_account WHERE code > %s ORDER BY code LIMIT %s",
         (code, limit),
     )
     return [dict(zip(_ACCOUNT_COLUMNS, row, strict=True)) for row in rows]

@@ -51,7 +51,7 @@ JOIN vehicle v ON v.id = r.vehicle_id
 LEFT JOIN branch pickup ON pickup.id = r.pickup_branch_id
 LEFT JOIN branch dropoff ON dropoff.id = r.dropoff_branch_id
 WHERE r.id = %s
-"""  # noqa: S608 - both parts stand above
+"""
 INVOICE_TOLD = f"""
 SELECT {_ADDRESSEE}, {_TIMEZONE}, i.number, r.number, i.issued_at, i.due_at, i.net_amount, i.tax_amount, i.currency
 FROM invoice i
@@ -59,7 +59,7 @@ JOIN customer c ON c.id = i.customer_id
 LEFT JOIN rental r ON r.id = i.rental_id
 LEFT JOIN branch pickup ON pickup.id = r.pickup_branch_id
 WHERE i.id = %s
-"""  # noqa: S608 - both parts stand above
+"""
 INVOICE_LINES_TOLD = """
 SELECT description, quantity, net_amount FROM invoice_line WHERE invoice_id = %s ORDER BY position
 """

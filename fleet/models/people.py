@@ -127,5 +127,5 @@ def answers_that_name(customer: Customer) -> Condition:
 def forget_words_about(rental_ids: list[UUID]) -> None:
     """Take out of rentals what people wrote in their own words, which may say anything about the renter."""
     words = "notes IS NOT NULL OR cancel_reason IS NOT NULL"
-    sql = f"UPDATE rental SET notes = NULL, cancel_reason = NULL WHERE id = ANY(%s::uuid[]) AND ({words})"  # noqa: S608
+    sql = f"UPDATE rental SET notes = NULL, cancel_reason = NULL WHERE id = ANY(%s::uuid[]) AND ({words})"
     db.execute_sql(sql, (rental_ids,))

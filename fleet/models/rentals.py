@@ -144,7 +144,13 @@ _VEHICLE_COLUMNS = """v.id, v.status, v.retired_at, v.plate_number, v.make, v.mo
     coalesce(v.daily_rate, c.daily_rate), v.currency, v.branch_id, c.turnaround_before_minutes,
     c.turnaround_after_minutes, c.late_fee_per_hour, c.fuel_fee_per_percent, c.cancellation_fee,
     c.free_cancellation_hours, c.no_show_fee, b.id, b.timezone, t.code, t.rate_bps"""
-_OUT_OVERDUE = "EXISTS (SELECT 1 FROM rental o WHERE o.vehicle_id = v.id AND o.status = 'active' AND o.end_at <= $9)"
+# Whether the vehicle is late, whether the period is taken already, and whether a hold that is over still stands in the way:
+# asked before anything is written, because a refusal is cheaper than a write that conflicts. The constraint has the last word.
+_IN_THE_WAY = """EXISTS (SELECT 1 FROM rental o WHERE o.vehicle_id = v.id AND o.status = 'active' AND o.end_at <= $9),
+    EXISTS (SELECT 1 FROM vehicle_block k WHERE k.vehicle_id = v.id AND k.live
+        AND k.occupied && tstzrange($10 - coalesce(c.turnaround_before_minutes, 0) * interval '1 minute',
+                                    $11 + coalesce(c.turnaround_after_minutes, 0) * interval '1 minute')),
+    EXISTS (SELECT 1 FROM rental h WHERE h.vehicle_id = v.id AND h.status = 'held' AND h.hold_expires_at <= $9)"""
 
 _JOINS = """LEFT JOIN vehicle_class c ON c.id = v.class_id
     LEFT JOIN branch b ON b.id = coalesce($8, v.branch_id)
@@ -161,8 +167,8 @@ OFFER_OF_VEHICLE = Statement(
 # FOR SHARE: a vehicle that is being sold or taken out of service waits for the reservation, or the reservation for it.
 READ_TO_RESERVE = Statement(
     "read_to_reserve",
-    ("bigint", "text", "text", "text", "text", "uuid", "uuid", "uuid", "timestamptz"),
-    f"""SELECT {_CLAIM_COLUMNS}, {_CUSTOMER_COLUMNS}, {_OUT_OVERDUE},
+    ("bigint", "text", "text", "text", "text", "uuid", "uuid", "uuid", "timestamptz", "timestamptz", "timestamptz"),
+    f"""SELECT {_CLAIM_COLUMNS}, {_CUSTOMER_COLUMNS}, {_IN_THE_WAY},
         nextval('rental_number'), {_VEHICLE_COLUMNS}
     FROM {_CLAIM_SOURCE}
     LEFT JOIN LATERAL (SELECT * FROM vehicle WHERE id = $7 FOR SHARE) v ON true
@@ -183,7 +189,7 @@ _FREE_OF_CLASS = """v.class_id = $7 AND v.status = 'in_service' AND v.retired_at
 PICK_TO_RESERVE = Statement(
     "pick_to_reserve",
     ("bigint", "text", "text", "text", "text", "uuid", "uuid", "uuid", "timestamptz", "timestamptz", "timestamptz"),
-    f"""SELECT {_CLAIM_COLUMNS}, {_CUSTOMER_COLUMNS}, false,
+    f"""SELECT {_CLAIM_COLUMNS}, {_CUSTOMER_COLUMNS}, false, false, false,
         nextval('rental_number'), {_VEHICLE_COLUMNS}
     FROM {_CLAIM_SOURCE}
     LEFT JOIN LATERAL (
@@ -204,7 +210,7 @@ ANY_FREE_OF_CLASS = Statement(
 )
 
 # Everything the reservation leaves behind, or nothing: the exclusion constraint decides in the first step, and the other
-# steps write only what it let through. A conflict is an empty answer, not an exception.
+# steps write only what it let through. The insert itself does not raise on a conflict: rivals would wait on each other.
 WRITE_RESERVATION = Statement(
     "write_reservation",
     (
@@ -213,7 +219,7 @@ WRITE_RESERVATION = Statement(
         "jsonb", "text", "timestamptz",
         "uuid", "text", "text", "jsonb", "text", "text",
         "text", "text", "text", "text", "bytea", "smallint", "jsonb", "bytea",
-    ),  # fmt: skip
+    ),
     """WITH block AS (
         INSERT INTO vehicle_block (id, vehicle_id, kind, rental_id, start_at, end_at, occupied, created_by, created_at)
         VALUES ($1, $2, $3, $9, $4, $5, tstzrange($6, $7), $8, $23)
@@ -231,7 +237,7 @@ WRITE_RESERVATION = Statement(
         INSERT INTO idempotency_record (actor, method, path, key, fingerprint, status, headers, body)
         SELECT $30, $31, $32, $33, $34, $35, $36, $37 FROM booked WHERE $33 IS NOT NULL
     )
-    SELECT id FROM booked""",
+    SELECT CASE WHEN EXISTS (SELECT 1 FROM booked) THEN $9 ELSE refuse_overlap() END""",
 )
 
 EXPIRE_HOLDS = """WITH due AS (

@@ -108,7 +108,7 @@ READINGS = Listing(
 VEHICLE_BY_ID = Statement(
     "vehicle_by_id",
     ("uuid",),
-    f"SELECT {', '.join(VEHICLES.columns.values())} FROM vehicle WHERE id = $1",  # noqa: S608 - the columns above
+    f"SELECT {', '.join(VEHICLES.columns.values())} FROM vehicle WHERE id = $1",
 )
 
 

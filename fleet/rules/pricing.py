@@ -154,12 +154,12 @@ def settle(
         raise PeriodError("returned_before_start", "A vehicle comes back after it was handed over.")
     lines = [base(terms, booked), *_late(terms, booked, returned.at)]
     lines += _fuel(terms, start_fuel_percent, returned.fuel_percent)
-    lines += [extra(charge) for charge in returned.charges]
+    lines += [charged(charge) for charge in returned.charges]
     money.amount(sum(line.net_amount for line in lines))
     return lines
 
 
-def extra(charge: ExtraCharge) -> Line:
+def charged(charge: ExtraCharge) -> Line:
     """The line of a charge that staff entered, at the return or later."""
     return _line(charge.type, charge.description, "entered_by_staff", 1, charge.amount)
 

@@ -176,5 +176,5 @@ def _nearest_window(vehicle_id: UUID, rental_id: UUID | None, period: Period) ->
     """The nearest free window of the same length; while the vehicle is late, one that can still be taken in a while."""
     now = clock.now()
     after_lateness = now + 2 * OVERDUE_MARGIN
-    row = db.one(NEAREST_FREE, (period.start, period.length, rental_id, now, after_lateness, now, vehicle_id))
-    return None if row is None else {"start_at": row[0], "end_at": row[0] + period.length}
+    rows = db.recurring(NEAREST_FREE, (period.start, period.length, rental_id, now, after_lateness, now, vehicle_id))
+    return {"start_at": rows[0][0], "end_at": rows[0][0] + period.length} if rows else None

@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-
 from fleet import clock
 from fleet.auth import Actor
 from fleet.db import atomic
@@ -143,7 +142,7 @@ def charge(actor: Actor, rental_id: UUID, found: ExtraCharge) -> RentalCharge:
     )
     rental.change(total_amount=rental.total_amount + found.amount)
     if rental.status == "completed":
-        invoices.issue(actor, rental, [pricing.extra(found)])
+        invoices.issue(actor, rental, [pricing.charged(found)])
     return kept
 
 

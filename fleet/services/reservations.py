@@ -12,10 +12,12 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import peewee
+
 from fleet import clock, logs
 from fleet.auth import Actor
-from fleet.db import db, transaction
-from fleet.errors import Invalid, NoVehicleAvailable, RentalOverlap, Unavailable
+from fleet.db import Statement, db, transaction
+from fleet.errors import NO_OVERLAP, Invalid, NoVehicleAvailable, RentalOverlap, Unavailable, constraint_of
 from fleet.idempotency import Claim, StoredAnswer
 from fleet.models.rentals import (
     ANY_FREE_OF_CLASS,
@@ -73,26 +75,52 @@ def reserve(
     holds_expired = False
     while True:
         attempt = _Attempt(actor, wish, period, now, claim, answer_of)
-        with transaction():
-            reserved = attempt.by_vehicle() if wish.vehicle_id else attempt.by_class()
-        if reserved is not None:
-            return reserved
-        if not holds_expired and expire_holds(vehicle_id=wish.vehicle_id, class_id=wish.class_id):
-            # What stood in the way was a hold whose time is over and whom the sweep had not met yet.
-            holds_expired = True
-        elif wish.vehicle_id:
-            raise _overlap(wish.vehicle_id, attempt.offer, period)
-        elif not attempt.worth_another_try or time.monotonic() > deadline:
-            raise _none_free(attempt)
-        else:
-            time.sleep(random.uniform(0.002, 0.02))  # noqa: S311 - spreads the rivals, keeps no secret
+        try:
+            with transaction():
+                return attempt.by_vehicle() if wish.vehicle_id else attempt.by_class()
+        except _Taken:
+            if not holds_expired and attempt.held_in_vain and expire_holds(vehicle_id=wish.vehicle_id, class_id=wish.class_id):
+                # What stood in the way was a hold whose time is over and whom the sweep had not met yet.
+                holds_expired = True
+            elif wish.vehicle_id:
+                raise _overlap(wish.vehicle_id, attempt.offer, period) from None
+            elif not attempt.worth_another_try or time.monotonic() > deadline:
+                raise _none_free(attempt) from None
+            else:
+                time.sleep(random.uniform(0.002, 0.02))  # noqa: S311 - spreads the rivals, keeps no secret
 
 
 def expire_holds(*, vehicle_id: UUID | None = None, class_id: UUID | None = None, limit: int = 200) -> int:
     """Let holds whose time is over expire, and free their vehicles; returns how many. Harmless when two run."""
-    with transaction():
-        found = {"now": clock.now(), "vehicle_id": vehicle_id, "class_id": class_id, "limit": limit}
-        return len(db.execute_sql(EXPIRE_HOLDS, found).fetchall())  # type: ignore[arg-type]
+    due = {"now": clock.now(), "vehicle_id": vehicle_id, "class_id": class_id, "limit": limit}
+    return len(db.rows(EXPIRE_HOLDS, due))
+
+
+class _Taken(Exception):
+    """This attempt finds nothing free; its transaction is to be rolled back."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What READ_TO_RESERVE and PICK_TO_RESERVE read, in the order of their columns."""
+
+    ours: bool
+    fingerprint: bytes | None
+    status: int | None
+    headers: dict[str, str]
+    body: bytes | None
+    customer_id: UUID | None
+    customer_status: str
+    first_name: str
+    last_name: str
+    out_overdue: bool
+    taken: bool
+    held_in_vain: bool
+    number: int
+    offer: Offer | None
+
+
+_COLUMNS_BEFORE_OFFER = 13
 
 
 class _Attempt:
@@ -111,66 +139,73 @@ class _Attempt:
         self.claim, self.answer_of = claim, answer_of
         self.offer: Offer | None = None
         self.worth_another_try = True
+        self.held_in_vain = False
 
-    def by_vehicle(self) -> Reserved | None:
-        """Reserve the vehicle that was asked for; None when it is taken."""
-        wish = self.wish
-        row = db.run(
-            READ_TO_RESERVE,
-            (self.claim.lock, *self.claim.names, wish.customer_id, wish.vehicle_id, wish.pickup_branch_id, self.now),
-        )[0]
-        first = self._first_answer(row)
+    def by_vehicle(self) -> Reserved:
+        """Reserve the vehicle that was asked for. Raises _Taken."""
+        seen = self._see(READ_TO_RESERVE, self.wish.vehicle_id)
+        first = self._first_answer(seen)
         if first is not None:
             return first
-        self._check_customer(row)
-        offer = self.offer = offer_of(row[_OFFER:])
-        if offer is None or offer.vehicle_id is None:
+        self._check_customer(seen)
+        if seen.offer is None:
             raise Invalid.field("vehicle_id", "not_found", "is no vehicle of this fleet")
-        offer.check_rentable()
-        out_overdue = row[_OUT_OVERDUE]
-        if out_overdue and self.period.start <= self.now + OVERDUE_MARGIN:
-            return None
-        return self._write(row, offer)
+        seen.offer.check_rentable()
+        self.held_in_vain = seen.held_in_vain
+        if seen.taken or (seen.out_overdue and self.period.start <= self.now + OVERDUE_MARGIN):
+            raise _Taken
+        return self._write(seen, seen.offer)
 
-    def by_class(self) -> Reserved | None:
-        """Reserve the best-fitting free vehicle of the class; None when there is none, or a rival was quicker."""
-        params = self._pick_params()
-        row = db.run(PICK_TO_RESERVE, params)[0]
-        first = self._first_answer(row)
+    def by_class(self) -> Reserved:
+        """Reserve the best-fitting free vehicle of the class. Raises _Taken, also when a rival was quicker."""
+        seen = self._see(PICK_TO_RESERVE, self.wish.class_id)
+        first = self._first_answer(seen)
         if first is not None:
             return first
-        self._check_customer(row)
-        offer = self.offer = offer_of(row[_OFFER:])
-        if offer is None:
-            self.worth_another_try = bool(db.run(ANY_FREE_OF_CLASS, params)[0][0])
-            return None
-        return self._write(row, offer)
+        self._check_customer(seen)
+        if seen.offer is None:
+            self.held_in_vain = True
+            self.worth_another_try = bool(db.run(ANY_FREE_OF_CLASS, self._asked(self.wish.class_id))[0][0])
+            raise _Taken
+        return self._write(seen, seen.offer)
 
-    def _pick_params(self) -> tuple[Any, ...]:
+    def _see(self, statement: Statement, wanted_id: UUID | None) -> _Seen:
+        row = db.run(statement, self._asked(wanted_id))[0]
+        values: Any = (*row[:_COLUMNS_BEFORE_OFFER], offer_of(row[_COLUMNS_BEFORE_OFFER:]))
+        seen = _Seen(*values)
+        self.offer = seen.offer
+        return seen
+
+    def _asked(self, wanted_id: UUID | None) -> tuple[Any, ...]:
         wish, period = self.wish, self.period
-        named = (self.claim.lock, *self.claim.names, wish.customer_id, wish.class_id, wish.pickup_branch_id)
-        return (*named, self.now, period.start, period.end)
+        wanted = (wish.customer_id, wanted_id, wish.pickup_branch_id)
+        return (self.claim.lock, *self.claim.names, *wanted, self.now, period.start, period.end)
 
-    def _first_answer(self, row: tuple[Any, ...]) -> Reserved | None:
-        ours, fingerprint, status, headers, body = row[:_CUSTOMER]
-        first = self.claim.judge(ours=ours, fingerprint=fingerprint, status=status, headers=headers, body=body)
+    def _first_answer(self, seen: _Seen) -> Reserved | None:
+        first = self.claim.judge(
+            ours=seen.ours, fingerprint=seen.fingerprint, status=seen.status, headers=seen.headers, body=seen.body
+        )
         return None if first is None else Reserved(first, replayed=True)
 
-    def _check_customer(self, row: tuple[Any, ...]) -> None:
-        customer_id, status = row[_CUSTOMER : _CUSTOMER + 2]
-        foreign = not self.actor.can("rentals.read_all") and customer_id != self.actor.customer_id
-        if customer_id is None or foreign:
+    def _check_customer(self, seen: _Seen) -> None:
+        foreign = not self.actor.can("rentals.read_all") and seen.customer_id != self.actor.customer_id
+        if seen.customer_id is None or foreign:
             raise Invalid.field("customer_id", "not_found", "is no customer of this fleet")
-        if status != "active":
+        if seen.customer_status != "active":
             raise Invalid.field("customer_id", "not_active", "is a customer who was deactivated")
 
-    def _write(self, row: tuple[Any, ...], offer: Offer) -> Reserved | None:
-        document = self._document(row, offer)
+    def _write(self, seen: _Seen, offer: Offer) -> Reserved:
+        document = self._document(seen, offer)
         answer = self.answer_of(document)
-        written = db.run(WRITE_RESERVATION, self._written_values(document, offer, answer))
-        return Reserved(answer, replayed=False) if written else None
+        try:
+            db.run_and_commit(WRITE_RESERVATION, self._written_values(document, offer, answer))
+        except peewee.IntegrityError as error:
+            if constraint_of(error) == NO_OVERLAP:
+                raise _Taken from None
+            raise
+        return Reserved(answer, replayed=False)
 
-    def _document(self, row: tuple[Any, ...], offer: Offer) -> Document:
+    def _document(self, seen: _Seen, offer: Offer) -> Document:
         """The rental as it will stand, before it is written: the answer is stored by the very statement that writes it."""
         wish = self.wish
         base = pricing.base(offer.terms, self.period)
@@ -179,7 +214,7 @@ class _Attempt:
         blank = dict.fromkeys(_BLANK_AT_FIRST)
         return blank | {
             "id": clock.new_id(),
-            "number": f"RNT-{self.now.year}-{row[_OUT_OVERDUE + 1]:06d}",
+            "number": f"RNT-{self.now.year}-{seen.number:06d}",
             "status": "held" if held else "reserved",
             "vehicle_id": offer.vehicle_id,
             "class_id": offer.class_id,
@@ -202,8 +237,8 @@ class _Attempt:
             "plate_number": offer.plate_number,
             "make": offer.make,
             "model": offer.model,
-            "first_name": row[_CUSTOMER + 2],
-            "last_name": row[_CUSTOMER + 3],
+            "first_name": seen.first_name,
+            "last_name": seen.last_name,
         }
 
     def _written_values(self, document: Document, offer: Offer, answer: StoredAnswer) -> tuple[Any, ...]:
@@ -221,7 +256,7 @@ class _Attempt:
             offer.terms.as_json(), document["notes"], self.now,
         )  # fmt: skip
         asked_by = (logs.current("request_id"), logs.current("traceparent"))
-        message = (clock.new_id(), topic, outbox.queue_of(topic), {}, *asked_by)
+        message: tuple[Any, ...] = (clock.new_id(), topic, outbox.queue_of(topic), {}, *asked_by)
         record = (*self.claim.names, self.claim.fingerprint, answer.status, answer.headers, answer.body)
         return (*block, *rental, *message, *record)
 
@@ -239,10 +274,6 @@ def _none_free(attempt: _Attempt) -> Exception:
     return NoVehicleAvailable()
 
 
-# Where things stand in a row of READ_TO_RESERVE and PICK_TO_RESERVE.
-_CUSTOMER = 5
-_OUT_OVERDUE = 9
-_OFFER = 11
 _BLANK_AT_FIRST = (
     "actual_start_at", "actual_end_at", "start_odometer_km", "end_odometer_km", "start_fuel_percent",
     "end_fuel_percent", "cancel_reason", "charges",

@@ -390,3 +390,9 @@ class TestSeeing:
         statements.clear()
         assert reserve(cast.agent, cast).status_code == 201
         assert len(statements) == 3
+
+    def test_a_refused_reservation_takes_few_statements_too(self, cast: Cast, statements: "list[str]") -> None:
+        reserve(cast.agent, cast)
+        statements.clear()
+        assert reserve(cast.agent, cast).status_code == 409
+        assert len(statements) == 5, statements

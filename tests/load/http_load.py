@@ -118,9 +118,11 @@ class _Run:
         """Send until the deadline or the last request, then wait for the answers that are still owed."""
         started = due = time.perf_counter()
         more = True
-        while more and time.perf_counter() < deadline:
+        while time.perf_counter() < deadline:
             due, more = self._send_due(due)
-            wait = deadline if len(self._idle) == 0 or not self._interval else min(due, deadline)
+            if not more:
+                break
+            wait = min(due, deadline) if self._idle and self._interval else deadline
             self._collect(wait - time.perf_counter())
         if not more:
             self._await_owed()

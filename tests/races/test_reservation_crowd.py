@@ -41,23 +41,23 @@ def test_of_400_who_want_one_of_50_vehicles_at_once_50_get_one(cast: Cast, crowd
 
 
 def test_50_requests_with_one_key_reserve_one_vehicle(cast: Cast, crowd: Crowd) -> None:
-    body = wish(cast, vehicle_id=cast.corolla)
-    check_one_effect(crowd([Request(cast.agent, "POST", "/v1/rentals", body, key="the-one")] * 50))
+    check_one_effect(crowd, Request(cast.agent, "POST", "/v1/rentals", wish(cast, vehicle_id=cast.corolla), key="the-one"))
 
 
 def test_50_requests_with_one_key_book_one_of_many_vehicles(cast: Cast, crowd: Crowd) -> None:
     """Here the calendar would let each of them through: the key alone keeps it at one."""
     for _ in range(49):
         cast.vehicle()
-    body = wish(cast, class_id=cast.compact)
-    check_one_effect(crowd([Request(cast.agent, "POST", "/v1/rentals", body, key="the-one")] * 50))
+    check_one_effect(crowd, Request(cast.agent, "POST", "/v1/rentals", wish(cast, class_id=cast.compact), key="the-one"))
 
 
-def check_one_effect(replies: list[Any]) -> None:
-    """One did it; every other one got its answer again, to the letter, or was told that it still ran."""
+def check_one_effect(crowd: Crowd, request: Request) -> None:
+    """One does it; every other one gets its answer again, to the letter, or is told that the first still runs."""
+    replies = crowd([request] * 50) + crowd([request] * 2)
     answers = [reply for reply in replies if reply.status == 201]
     first = [reply for reply in answers if "Idempotency-Replayed" not in reply.headers]
     assert len(first) == 1
+    assert [reply.status for reply in replies[50:]] == [201, 201]
     assert {reply.content for reply in answers} == {first[0].content}
     assert set(tally(replies)) <= {(201, None), (409, "idempotency_in_progress")}
     assert count("rental") == count("vehicle_block") == count("outbox") == count("idempotency_record") == 1
