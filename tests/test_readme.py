@@ -57,7 +57,8 @@ def running(checkout: Path) -> Iterator[str]:
         while "The fleet is running." not in log.read_text():
             assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-3000:]
             time.sleep(0.2)
-        yield re.search(r"API\s+(http://\S+)/v1", log.read_text())[1]
+        (address,) = re.findall(r"API\s+(http://\S+)/v1", log.read_text())[-1:]
+        yield address
     finally:
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0, log.read_text()[-3000:]

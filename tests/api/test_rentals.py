@@ -4,14 +4,13 @@ from uuid import uuid4
 
 import pytest
 import time_machine
-from werkzeug.test import TestResponse
 
 from fleet import clock
 from fleet.db import db
-from tests.cast import Cast, Person, at, iso
+from tests.cast import Answer, Cast, Person, at, iso
 
 
-def reserve(person: Person, cast: Cast, *, start: float = 1, end: float = 3, **body: Any) -> TestResponse:
+def reserve(person: Person, cast: Cast, *, start: float = 1, end: float = 3, **body: Any) -> Answer:
     """Ana's rental of the Corolla from the first to the third day from now, unless told otherwise."""
     wish = {
         "customer_id": cast.ana.customer_id,
@@ -235,7 +234,7 @@ class TestReturn:
         assert rental["status"] == "completed"
         assert [(item["type"], item["amount"]) for item in rental["charges"]] == [("fuel", 2000), ("damage", 15000)]
         assert rental["total_amount"] == rental["base_amount"] + 17000
-        status, net, tax = db.one("SELECT status, net_amount, tax_amount FROM invoice")
+        ((status, net, tax),) = db.rows("SELECT status, net_amount, tax_amount FROM invoice")
         assert (status, net) == ("open", rental["total_amount"])
         assert tax == round((rental["base_amount"] + 2000) * 0.23)
         topics = {topic for (topic,) in db.rows("SELECT topic FROM outbox WHERE aggregate_type = 'invoice'")}

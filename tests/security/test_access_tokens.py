@@ -11,7 +11,6 @@ import orjson
 import pytest
 import time_machine
 from cryptography.hazmat.primitives.asymmetric import ec
-from flask import Flask
 
 from fleet import auth, clock, limits
 from fleet.config import Settings

@@ -19,7 +19,7 @@ def seeded(app: Flask, tables: list[str], databases: Databases) -> dict[str, int
 def test_the_demo_is_a_company_with_a_year_behind_it(seeded: dict[str, int]) -> None:
     assert (seeded["vehicle"], seeded["customer"]) == (120, 400)
     assert seeded["branch"] >= 5
-    assert db.one("SELECT count(DISTINCT timezone) FROM branch")[0] >= 5
+    assert db.one("SELECT count(DISTINCT timezone) >= 5 FROM branch") == (True,)
     states = {status for (status,) in db.rows("SELECT DISTINCT status FROM rental")}
     assert states == {"held", "reserved", "active", "completed", "cancelled", "no_show", "expired"}
     assert db.one("SELECT max(start_at) - min(start_at) > interval '360 days' FROM rental") == (True,)
