@@ -9,13 +9,13 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 from flask import Flask, Response, g
+from psycopg2 import extensions
 
 from app import create_app
 from fleet import clock, http, limits, metrics
@@ -85,32 +85,23 @@ def statements(app: Flask, clerks: Clerks) -> dict[str, int]:
         "vehicle": _environ(clerks, b"", random_vehicle()),
     }
     counts = {}
+    db.connection().cursor_factory = _Counting
     for name, environ in asked.items():
-        with _counted() as sent:
-            _call(app, environ)
-        counts[name] = len(sent)
+        _Counting.sent.clear()
+        _call(app, environ)
+        counts[name] = len(_Counting.sent)
     return counts
 
 
-@contextmanager
-def _counted() -> Iterator[list[str]]:
-    """The statements that are sent within the block."""
-    sent: list[str] = []
-    execute, run = db._execute, db._run
+class _Counting(extensions.cursor):
+    """A cursor that counts the statements that clients wait for: what a prepared statement is made with is not one."""
 
-    def noting_execute(sql: str, params: Any) -> Any:
-        sent.append(sql)
-        return execute(sql, params)
+    sent: ClassVar[list[str]] = []
 
-    def noting_run(statement: Any, params: Any) -> Any:
-        sent.append(statement.name)
-        return run(statement, params)
-
-    vars(db).update(_execute=noting_execute, _run=noting_run)
-    try:
-        yield sent
-    finally:
-        del vars(db)["_execute"], vars(db)["_run"]
+    def execute(self, query: Any, vars: Any = None) -> None:
+        if not str(query).removeprefix("BEGIN;").startswith(("PREPARE", "BEGIN", "COMMIT", "ROLLBACK")):
+            self.sent.append(query)
+        super().execute(query, vars)
 
 
 def _environ(clerks: Clerks, body: bytes, target: str = "/v1/rentals") -> Environ:

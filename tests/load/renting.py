@@ -14,7 +14,7 @@ from fleet.auth import Tokens
 from fleet.config import Settings
 from tests.load.http_load import request
 
-BRANCHES, CLASSES, VEHICLES, CUSTOMERS, RENTALS, CLERKS = 20, 8, 2_000, 20_000, 5_000, 400
+BRANCHES, CLASSES, VEHICLES, CUSTOMERS, RENTALS, COMPLETED, CLERKS = 20, 8, 2_000, 20_000, 5_000, 3_000, 400
 SLOT, RENTED = timedelta(hours=6), timedelta(hours=4)
 SLOTS_A_VEHICLE = 3_000
 _SPREAD = 2_654_435_761  # prime to the number of slots: a walk over all of them that looks random
@@ -72,6 +72,13 @@ class Clerks:
         number = next(self._slots)
         body = self.free_slot(number, clerk_id=id_of(5, number % CLERKS))
         return request("POST", "/reserve", body=body, Idempotency_Key=f"{self._run}-{number}")
+
+    def charge(self) -> bytes:
+        """A charge found after the return: it makes an invoice, which is accounted for and sent."""
+        number = next(self._slots)
+        body = orjson.dumps({"type": "cleaning", "description": "Sand in the boot", "amount": 2500})
+        path = f"/v1/rentals/{id_of(7, number % COMPLETED)}/charges"
+        return request("POST", path, body=body, Authorization=self.credential(), Idempotency_Key=f"{self._run}-{number}")
 
     def free_slot(self, number: int, **more: str) -> bytes:
         slot, vehicle = divmod(number * _SPREAD % (SLOTS_A_VEHICLE * VEHICLES), VEHICLES)

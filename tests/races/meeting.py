@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from fleet import clock
-from fleet.db import db, transaction
+from fleet.db import Statement, db, transaction
 
 COMMIT = "COMMIT"
+NOTHING = Statement("nothing", ("integer",), "SELECT $1")
 PATIENCE_S = 20
 POLL_S = 0.003
 
@@ -81,7 +82,7 @@ class _Stop:
         self.reached, self.go_on = threading.Event(), threading.Event()
 
     def install(self, patch: pytest.MonkeyPatch) -> None:
-        execute, run, commit = db._execute, db._run, db.commit
+        execute, run, commit, run_and_commit = db._execute, db._run, db.commit, db.run_and_commit
 
         def stopping_execute(sql: str, params: Any) -> Any:
             self._stand(sql)
@@ -95,9 +96,16 @@ class _Stop:
             self._stand(COMMIT)
             return commit()
 
+        def stopping_run_and_commit(statement: Any, params: Any) -> None:
+            """Two round trips, so that there is a point between the two."""
+            stopping_run(statement, params)
+            self._stand(COMMIT)
+            run_and_commit(NOTHING, (0,))
+
         patch.setattr(db, "_execute", stopping_execute)
         patch.setattr(db, "_run", stopping_run)
         patch.setattr(db, "commit", stopping_commit)
+        patch.setattr(db, "run_and_commit", stopping_run_and_commit)
 
     def await_first(self) -> None:
         """Return when the first one stands there."""

@@ -6,7 +6,7 @@ from fleet.db import db
 from fleet.models.base import Versioned
 from fleet.services import reservations
 from tests.cast import Cast
-from tests.races.meeting import Meeting, later
+from tests.races.meeting import Meeting, in_one_transaction, later
 from tests.races.mutation import without
 from tests.races.scenes import (
     activating,
@@ -33,7 +33,7 @@ def test_a_hold_that_is_confirmed_in_time_does_not_expire_meanwhile(cast: Cast, 
 
 def test_a_hold_that_is_being_swept_is_not_confirmed(cast: Cast, meet: Meeting) -> None:
     hold = reserved(cast, hold_minutes=15)
-    sweep, confirmation = meet(later(reservations.expire_holds, minutes=16), confirming(cast, hold))
+    sweep, confirmation = meet(in_one_transaction(later(reservations.expire_holds, minutes=16)), confirming(cast, hold))
     assert (sweep.result, confirmation.said) == (1, (409, "invalid_state"))
     assert state_of(hold) == ("expired", 0)
 
@@ -48,7 +48,7 @@ def test_the_sweep_of_holds_passes_by_one_that_is_being_cancelled(cast: Cast, me
 
 def test_two_sweeps_at_once_share_the_holds(cast: Cast, meet: Meeting) -> None:
     reserved(cast, hold_minutes=15)
-    sweep = later(reservations.expire_holds, minutes=16)
+    sweep = in_one_transaction(later(reservations.expire_holds, minutes=16))
     one, other = meet(sweep, sweep)
     assert (one.result, other.result, other.waited) == (1, 0, False)
 

@@ -115,6 +115,14 @@ class TestTiers:
         assert is_too_many(client.get("/v1/vehicles", headers=ana, environ_base={"REMOTE_ADDR": "203.0.113.7"}), 20)
         assert client.get("/v1/branches", headers=ben).status_code == 200
 
+    def test_a_limit_so_high_that_it_is_counted_by_handfuls_lets_no_more_through(
+        self, limited: Callable[..., Flask], crew: Cast
+    ) -> None:
+        client = limited(ratelimit_authenticated="300 per hour").test_client()
+        ana = crew.ana.headers
+        assert statuses(lambda: client.get("/v1/branches", headers=ana), 300) == [200] * 300
+        assert client.get("/v1/branches", headers=ana).status_code == 429
+
     def test_a_refusal_counts_like_any_answer(self, limited: Callable[..., Flask], crew: Cast) -> None:
         client = limited().test_client()
         ana = crew.ana.headers

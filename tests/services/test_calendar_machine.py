@@ -287,7 +287,7 @@ def test_the_calendar_of_random_days_is_as_on_paper(cast: Cast, databases: Datab
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=50,
+            max_examples=40,
             stateful_step_count=40,
             deadline=None,
             phases=[Phase.generate, Phase.shrink],
