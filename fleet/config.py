@@ -168,6 +168,7 @@ class Settings:
     smtp_url: str = _setting("SMTP_URL", _url("smtp", "smtps"), "")
     mail_from: str = _setting("FLEET_MAIL_FROM", _text, "Fleet <no-reply@fleet.invalid>")
     mail_dir: str = _setting("FLEET_MAIL_DIR", _text, "var/mail")
+    metrics_token: str = _setting("FLEET_METRICS_TOKEN", _text, "")
     log_level: str = _setting("LOG_LEVEL", _level, "INFO")
 
     @classmethod

@@ -1,5 +1,6 @@
 """Probes, metrics, and the published API."""
 
+import hmac
 import time
 from collections.abc import Callable
 from functools import cache
@@ -8,12 +9,12 @@ from typing import Any
 
 import flask_openapi_swagger
 import redis
-from flask import Blueprint, Response, current_app, send_from_directory
+from flask import Blueprint, Response, current_app, request, send_from_directory
 from flask.typing import ResponseReturnValue
 
 from fleet import metrics, openapi
 from fleet.db import db
-from fleet.errors import NotFound, Unavailable
+from fleet.errors import NotFound, Unauthenticated, Unavailable
 from fleet.http import PUBLIC, Answer, answer, operation, render
 from fleet.parsing import View
 
@@ -61,9 +62,13 @@ def health() -> Answer:
 
 
 @bp.get("/metrics")
-@operation(PUBLIC, media=("text/plain",), unlimited=True)
+@operation(PUBLIC, media=("text/plain",), unlimited=True, problems=("unauthenticated", "not_found"))
 def prometheus() -> Answer:
-    """All gunicorn workers' figures together, for Prometheus; keep the path inside your network."""
+    """All gunicorn workers' figures together, for Prometheus.
+
+    With FLEET_METRICS_TOKEN they go to who sends it as the bearer token; production without one does not show them.
+    """
+    _only_with_token()
     text, media = metrics.exposition()
     return Response(text, content_type=media)
 
@@ -95,6 +100,17 @@ def docs_file(name: str) -> ResponseReturnValue:
 @cache
 def _published() -> bytes:
     return render(openapi.document(current_app))
+
+
+def _only_with_token() -> None:
+    settings = current_app.extensions["fleet"].settings
+    if not settings.metrics_token:
+        if settings.production:
+            raise NotFound()
+        return
+    sent = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
+    if not hmac.compare_digest(sent, f"Bearer {settings.metrics_token}".encode()):
+        raise Unauthenticated()
 
 
 def _only_with_docs() -> None:
