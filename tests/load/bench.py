@@ -1,7 +1,7 @@
 """`make bench`: the service beside what limits it and what others would make of it, as ratios, in one run.
 
 ARGS="--quick" takes a look in less than a minute; ARGS="--only reservation reads" measures a part. The exit code is 1 when a
-bar is missed. Every run is appended to var/bench-history.jsonl.
+bar is missed, 2 when something could not be measured. Every run is appended to var/bench-history.jsonl.
 """
 
 import argparse
@@ -58,13 +58,14 @@ def main() -> int:
     chosen = _arguments()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
-    report, others = Report(), Others()
+    report, others, broken = Report(), Others(), False
     try:
         with arena() as place:
             run(Bench(place, QUICK if chosen.quick else FULL, report), chosen.only)
     except (InUse, StartFailed, ArenaBroken) as problem:
+        # What was measured before is told all the same.
         print(problem, file=sys.stderr)
-        return 2
+        broken = True
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         return 130
@@ -72,8 +73,8 @@ def main() -> int:
     advice = "." if noise < QUIET_PERCENT else ": measure again when it is quiet."
     report.notes += ["", f"Others used {noise:.0f} % of this machine meanwhile{advice}"]
     print(report.table())
-    report.keep(HISTORY, quick=chosen.quick, parts=chosen.only, others_busy_percent=round(noise))
-    return 1 if report.missed else 0
+    report.keep(HISTORY, quick=chosen.quick, parts=chosen.only, others_busy_percent=round(noise), broken=broken)
+    return 2 if broken else int(report.missed)
 
 
 def _stop(*_: object) -> None:

@@ -29,6 +29,7 @@ from fleet.services import actors, reservations
 from tests.load.renting import Clerks, random_rental, random_vehicle
 
 BATCHES, CALLS = 5, 150
+OURS = 1_000_000  # times from here on are asked for by nobody else
 Environ = dict[str, Any]
 
 
@@ -50,7 +51,7 @@ def layers(app: Flask, clerks: Clerks) -> dict[str, tuple[float, float]]:
     token = clerks.credential().removeprefix("Bearer ")
     claims = wiring.tokens.verify(token, at=clock.now())
     actor = actors.of_session(claims)
-    fresh = (clerks.free_slot(number) for number in range(100_000, 200_000))
+    fresh = (clerks.free_slot(number) for number in range(OURS, 2 * OURS))
     raw = next(fresh)
     keys = iter(range(1_000_000))
     names = iter(range(1_000_000))
@@ -79,7 +80,7 @@ def layers(app: Flask, clerks: Clerks) -> dict[str, tuple[float, float]]:
 def statements(app: Flask, clerks: Clerks) -> dict[str, int]:
     """How many statements a request sends, who acts among them, BEGIN and COMMIT not."""
     asked = {
-        "reservation": _environ(clerks, clerks.free_slot(300_000)),
+        "reservation": _environ(clerks, clerks.free_slot(2 * OURS)),
         "list": _environ(clerks, b"", "/v1/rentals?limit=50"),
         "rental": _environ(clerks, b"", random_rental()),
         "vehicle": _environ(clerks, b"", random_vehicle()),

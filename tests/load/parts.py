@@ -32,7 +32,7 @@ class Effort:
     crowds: int
 
 
-FULL, QUICK = Effort(rounds=5, seconds=2.0, crowds=5), Effort(rounds=2, seconds=1.0, crowds=1)
+FULL, QUICK = Effort(rounds=5, seconds=1.6, crowds=3), Effort(rounds=2, seconds=1.0, crowds=1)
 
 
 @dataclass

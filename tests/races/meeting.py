@@ -56,6 +56,8 @@ class Runner(threading.Thread):
 
     def run(self) -> None:
         try:
+            # On a busy machine one may stand idle at its point for longer than the service would ever do.
+            db.execute_sql("SET idle_in_transaction_session_timeout = 0")
             self.pid = db.rows("SELECT pg_backend_pid()")[0][0]
             self.connected.set()
             self.outcome.value = self.call()
@@ -67,6 +69,14 @@ class Runner(threading.Thread):
     def waits_for(self, pid: int) -> bool:
         """Whether it waits for a lock that this backend holds."""
         return self.connected.is_set() and db.one("SELECT %s = ANY (pg_blocking_pids(%s))", (pid, self.pid)) == (True,)
+
+    def await_waiting(self) -> None:
+        """Return when it waits for anybody's lock."""
+        deadline = time.monotonic() + PATIENCE_S
+        waits = "SELECT cardinality(pg_blocking_pids(%s)) > 0"
+        while not (self.connected.is_set() and db.one(waits, (self.pid,)) == (True,)):
+            assert_harness(self.is_alive() and time.monotonic() < deadline, f"never waited: {self.outcome}")
+            time.sleep(POLL_S)
 
     def end(self) -> Outcome:
         self.join(PATIENCE_S)

@@ -6,6 +6,7 @@ import importlib
 import re
 import sys
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -107,7 +108,9 @@ def _unlocked(sql: str, *, replace: tuple[str, str] | None) -> str:
 
 def _replaced(original: Any, remove: Callable[[str], str], patched: pytest.MonkeyPatch) -> Any:
     if isinstance(original, Statement):
-        return Statement(f"{original.name}_unlocked", original.types, remove(original.sql))
+        sql = remove(original.sql)
+        # A name of its own: a connection keeps what was prepared on it under the usual one.
+        return Statement(f"{original.name}_{zlib.crc32(sql.encode())}", original.types, sql)
     if isinstance(original, str):
         return remove(original)
     inside = threading.local()

@@ -1,13 +1,16 @@
 """Two who want a vehicle's time meet at the point where a missing lock would let both have it."""
 
+from collections.abc import Callable
+from contextlib import suppress
 from uuid import UUID
 
 import pytest
 
+from fleet.db import transaction
 from fleet.embedded import Databases
 from fleet.services import rental_changes
-from tests.cast import Cast
-from tests.races.meeting import Meeting
+from tests.cast import Cast, at, insert
+from tests.races.meeting import Call, Meeting, Runner
 from tests.races.mutation import weakened, without
 from tests.races.scenes import (
     blocking,
@@ -89,6 +92,39 @@ def test_a_reservation_comes_before_a_manual_block_is_written(cast: Cast, meet: 
     block, reservation = meet(blocking(cast, 2, 4), reserving(cast), before="INSERT INTO vehicle_block")
     assert overlaps() == 0, "reserved and blocked"
     assert (block.said, reservation.said) == ((409, "rental_overlap"), (201, None))
+
+
+@pytest.mark.parametrize("wanting", [reserving, blocking])
+def test_two_who_wait_for_one_that_is_undone_do_not_wait_for_each_other(
+    cast: Cast, wanting: Callable[..., Call]
+) -> None:
+    """Rivals that were written first and compared then would each find the other: a deadlock for all but one of them."""
+    rivals = [Runner(wanting(cast, 1, 3)), Runner(wanting(cast, 2, 4))]
+    with suppress(Undone), transaction():
+        period = {"start_at": at(1), "end_at": at(4), "occupied": f"[{at(1)},{at(4)})"}
+        insert("vehicle_block", vehicle_id=cast.corolla, kind="manual", **period)
+        for rival in rivals:
+            rival.start()
+            rival.await_waiting()
+        raise Undone
+    said = sorted(rival.end().said for rival in rivals)
+    assert said == [(201, None), (409, "rental_overlap")], "a deadlock"
+
+
+class Undone(Exception):
+    """The transaction is rolled back."""
+
+
+@pytest.mark.mutation
+@pytest.mark.parametrize(
+    ("wanting", "statement"), [(reserving, "WRITE_RESERVATION"), (blocking, "INSERT_MANUAL_BLOCK")]
+)
+def test_with_a_plain_insert_they_would(
+    cast: Cast, monkeypatch: pytest.MonkeyPatch, wanting: Callable[..., Call], statement: str
+) -> None:
+    politely = "ON CONFLICT ON CONSTRAINT vehicle_block_no_overlap DO NOTHING"
+    with without(monkeypatch, statement, replace=(politely, "")), pytest.raises(AssertionError, match="a deadlock"):
+        test_two_who_wait_for_one_that_is_undone_do_not_wait_for_each_other(cast, wanting)
 
 
 @pytest.mark.mutation

@@ -1,6 +1,5 @@
 """Two relays, workers or sweeps reach for the same rows: each row goes to one of them, and nobody stands in the way."""
 
-import time
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -11,7 +10,7 @@ from fleet import clock
 from fleet.db import db, transaction
 from fleet.services import outbox, retention
 from tests.cast import Cast
-from tests.races.meeting import PATIENCE_S, POLL_S, Call, Meeting, Runner, assert_harness, in_one_transaction
+from tests.races.meeting import Call, Meeting, Runner, in_one_transaction
 from tests.races.scenes import count
 
 PAST = timedelta(days=30)
@@ -95,7 +94,7 @@ def test_batches_that_overlap_are_confirmed_without_a_deadlock(cast: Cast) -> No
         db.execute_sql("UPDATE outbox SET publishes = 1 WHERE id = %s", (sorted(rows)[1],))
         for runner in (by_index, as_they_lie):
             runner.start()
-            await_blocked(runner)
+            runner.await_waiting()
     assert [by_index.end().error, as_they_lie.end().error] == [None, None], "a deadlock"
     assert count("outbox WHERE confirmed_at IS NOT NULL") == 3
 
@@ -116,11 +115,3 @@ def confirming(rows: list[UUID], plan: str) -> Call:
         outbox.confirm(rows)
 
     return in_one_transaction(confirm)
-
-
-def await_blocked(runner: Runner) -> None:
-    """Return when it waits for somebody's lock."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not (runner.connected.is_set() and db.one("SELECT cardinality(pg_blocking_pids(%s)) > 0", (runner.pid,)) == (True,)):
-        assert_harness(runner.is_alive() and time.monotonic() < deadline, f"never waited: {runner.outcome}")
-        time.sleep(POLL_S)

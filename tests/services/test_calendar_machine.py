@@ -106,7 +106,8 @@ class CalendarMachine(RuleBasedStateMachine):
             given = reservations.reserve(
                 self.actor, wish, claim=claim, answer_of=lambda document: StoredAnswer(201, {}, document["id"].bytes)
             )
-            self.paper.book(UUID(bytes=given.answer.body), expected[0])
+            for booking in expected:
+                self.paper.book(UUID(bytes=given.answer.body), booking)
 
     @rule(pick=PICKS)
     @precondition(lambda self: self._any("held"))
@@ -175,8 +176,9 @@ class CalendarMachine(RuleBasedStateMachine):
         begin, end = self._window(start, length)
         with self._expected(lambda: self.paper.block(car, begin, end)) as expected:
             made = calendar.block(self.cast.manager.actor, car.id, start_at=begin, end_at=end, reason=None)
-            self.paper.live[made["id"]] = expected[0]
-            self.by_hand.append(made["id"])
+            for wanted in expected:
+                self.paper.live[made["id"]] = wanted
+                self.by_hand.append(made["id"])
 
     @rule(pick=PICKS)
     @precondition(lambda self: self.by_hand)
@@ -255,7 +257,6 @@ class CalendarMachine(RuleBasedStateMachine):
             given.append(on_paper())
         except Refused as refused:
             why = refused.why
-            given.append(None)
         try:
             yield given
         except tuple(WHY) as error:
