@@ -94,7 +94,10 @@ def _password() -> str:
         return given
     if sys.stdin.isatty():
         return str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
-    return sys.stdin.readline().removesuffix("\n")
+    piped = sys.stdin.readline().removesuffix("\n")
+    if not piped:
+        raise click.ClickException("no password: set FLEET_ADMIN_PASSWORD, or pipe it in")
+    return piped
 
 
 @books.command("prove")

@@ -208,7 +208,7 @@ class Settings:
             wrong.append("SECRET_KEY is the development default")
         if self.secret_key and len(self.secret_key) < MIN_SECRET_LENGTH:
             wrong.append(f"SECRET_KEY is shorter than {MIN_SECRET_LENGTH} characters")
-        if self.production and len(set(self.secret_key)) < 10:
+        if self.production and self.secret_key and len(set(self.secret_key)) < 10:
             wrong.append("SECRET_KEY repeats a few characters")
         if self.secret_key and self.secret_key in _other_secrets(environ):
             wrong.append("SECRET_KEY is another secret's value too")

@@ -144,7 +144,6 @@ Day = Annotated[date, BeforeValidator(_day), WithJsonSchema({"type": "string", "
 Id = Annotated[
     UUID, BeforeValidator(_uuid), WithJsonSchema({"type": "string", "format": "uuid"}, mode="validation")
 ]
-Whole = Annotated[int, BeforeValidator(_digits)]
 Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$"), AfterValidator(_currency)]
 Amount = Annotated[int, Field(ge=1, le=MAX_AMOUNT, description="Minor units of the currency")]
 AmountOrZero = Annotated[int, Field(ge=0, le=MAX_AMOUNT, description="Minor units of the currency")]
@@ -154,6 +153,7 @@ Line = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), AfterValidator(_single_line)
 ]
 Code = Annotated[str, StringConstraints(pattern=r"^[A-Z0-9][A-Z0-9_-]{0,31}$")]
+DocumentNumber = Annotated[str, StringConstraints(max_length=32, pattern=r"^[A-Z0-9-]+$")]
 Notes = Annotated[str, StringConstraints(strip_whitespace=True, max_length=4000)]
 Email = Annotated[
     str,
@@ -166,7 +166,7 @@ Email = Annotated[
 class PageQuery(Query):
     """How lists are paged."""
 
-    limit: Annotated[Whole, Field(ge=1, le=200)] = 50
+    limit: Annotated[int, Field(ge=1, le=200), BeforeValidator(_digits)] = 50
     cursor: Annotated[str, StringConstraints(max_length=1024)] | None = None
 
 

@@ -70,7 +70,7 @@ def translate(error: Exception) -> FleetError:
     if isinstance(error, IllegalTransition):
         return errors.InvalidState(f"{error}")
     if isinstance(error, PeriodError):
-        return errors.Invalid.field("end_at", error.code, f"{error}")
+        return errors.Invalid.field("start_at" if error.code == "period_in_past" else "end_at", error.code, f"{error}")
     if isinstance(error, AmountTooLarge):
         return errors.Invalid(f"{error}", code="amount_too_large")
     log.error("unexpected failure", exc_info=error)

@@ -81,8 +81,8 @@ def test_the_first_requests_of_the_readme_lead_from_login_to_ledger(checkout: Pa
             timeout=120,
         )
         assert done.returncode == 0, done.stdout + done.stderr
-        status, total, number, memo, balanced = done.stdout.split("\n")[:5]
-        assert (status, balanced) == ("active", "True")
+        out, back, number, total, memo, balanced = done.stdout.split("\n")[:6]
+        assert (out, back, balanced) == ("active", "completed", "True")
         assert int(total) > 0
         assert number.startswith("INV-") and number in memo
         assert list((checkout / "var" / "mail").rglob("*.eml")), "the receipt is no file in var/mail"

@@ -8,7 +8,7 @@ from flask import Blueprint, g
 
 from fleet.http import Answer, answer, operation, page_answer, shape
 from fleet.paging import page
-from fleet.parsing import Id, PageQuery, View
+from fleet.parsing import DocumentNumber, Id, PageQuery, View
 from fleet.services import invoices
 
 bp = Blueprint("invoices", __name__, url_prefix="/v1/invoices")
@@ -60,13 +60,14 @@ class InvoiceQuery(PageQuery):
     status: Status | None = None
     customer_id: Id | None = None
     rental_id: Id | None = None
+    number: DocumentNumber | None = None
 
 
 @bp.get("")
 @operation("invoices.read", query=InvoiceQuery, answer=InvoiceSummary, listed=True)
 def index(query: InvoiceQuery) -> Answer:
     """List invoices, without their lines."""
-    asked = {"status": query.status, "customer_id": query.customer_id, "rental_id": query.rental_id}
+    asked = {"status": query.status, "customer_id": query.customer_id, "rental_id": query.rental_id, "number": query.number}
     return page_answer(page(query, invoices.listed, lambda row: shape(InvoiceSummary, row), actor=g.actor, **asked))
 
 

@@ -17,6 +17,7 @@ from fleet.parsing import (
     EARLIEST,
     Amount,
     AmountOrZero,
+    DocumentNumber,
     Id,
     Input,
     Instant,
@@ -96,6 +97,8 @@ class RentalQuery(PageQuery):
     vehicle_id: Id | None = None
     customer_id: Id | None = None
     branch_id: Id | None = None
+    number: DocumentNumber | None = None
+    overdue: Literal["true", "false"] | None = None
     from_: Annotated[Instant | None, Field(alias="from")] = None
     to: Instant | None = None
 
@@ -106,6 +109,8 @@ class RentalQuery(PageQuery):
             "rental.vehicle_id = %s": self.vehicle_id,
             "rental.customer_id = %s": self.customer_id,
             "rental.pickup_branch_id = %s": self.branch_id,
+            "rental.number = %s": self.number,
+            "(rental.status = 'active' AND rental.end_at < now()) = %s": self.overdue,
             "rental.end_at > %s": self.from_,
             "rental.start_at < %s": self.to,
         }

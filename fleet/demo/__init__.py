@@ -128,7 +128,7 @@ def _fleet(now: datetime, chance: Random) -> dict[str, Rows]:
                 "model": model,
                 "year": now.year - chance.randrange(4),
                 "class_id": class_["id"],
-                "branch_id": branches[number % len(branches)]["id"],
+                "branch_id": branches[number // len(classes) % len(branches)]["id"],
                 "status": "in_service" if number % 30 != 29 else "out_of_service",
                 "fuel_type": fuel,
                 "transmission": "automatic" if fuel in {"electric", "hybrid"} else "manual",

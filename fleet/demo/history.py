@@ -17,6 +17,8 @@ from fleet.rules.pricing import ExtraCharge, Line, Return, Terms
 PAST, FUTURE = timedelta(days=365), timedelta(days=60)
 _DAYS = (1, 1, 2, 2, 3, 3, 4, 5, 7, 10, 14)
 _TURNAROUND = timedelta(hours=1)
+SOON = timedelta(days=7)
+LATE = timedelta(days=1)
 
 
 def id_at(instant: datetime) -> UUID:
@@ -53,7 +55,8 @@ def tell(history: History, subject: Subject, customers: list[UUID], now: datetim
         start = start.replace(minute=chance.choice((0, 15, 30, 45)), second=0, microsecond=0)
         booked = Period(start, start + timedelta(days=chance.choice(_DAYS), hours=chance.choice((0, 0, 2, 5))))
         _Booking(history, subject, booked, chance.choice(customers), now, chance).tell()
-        gap_days = chance.choice((0, 0, 1, 1, 2, 4)) if booked.end < now else chance.choice((2, 4, 7, 12))
+        # The past was busy; the next weeks are open enough for a newcomer to book something.
+        gap_days = chance.choice((0, 0, 1, 1, 2, 4)) if booked.end < now - SOON else chance.choice((6, 9, 14, 20, 30))
         start = booked.end + _TURNAROUND + timedelta(days=gap_days, hours=chance.randrange(1, 12))
     history.odometers[subject.vehicle_id] = subject.odometer_km
 
@@ -98,7 +101,10 @@ class _Booking:
 
     def tell(self) -> None:
         fate = self.chance.random()
-        if self.booked.end <= self.now:
+        if self.now - LATE < self.booked.end <= self.now and fate > 0.5:
+            self._hand_over()
+            self._block("rental", live=True, end=self.now + timedelta(minutes=15))
+        elif self.booked.end <= self.now:
             if fate < 0.05:
                 self._cancel()
             elif fate < 0.07:
@@ -205,8 +211,8 @@ class _Booking:
             }
         )
 
-    def _block(self, kind: str, *, live: bool) -> None:
-        end = self.rental["actual_end_at"] or self.booked.end
+    def _block(self, kind: str, *, live: bool, end: datetime | None = None) -> None:
+        end = end or self.rental["actual_end_at"] or self.booked.end
         self.history.rows["vehicle_block"].append(
             {
                 "id": id_at(self.made_at),

@@ -58,6 +58,8 @@ def environment(directory: Path, running: Databases) -> dict[str, str]:
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "PYTHONUNBUFFERED": "1",
         "FLEET_ENV": "development",
+        # Whoever tries the demo signs in as everybody, one after the other.
+        "RATELIMIT_AUTH_STRICT": os.environ.get("RATELIMIT_AUTH_STRICT") or "60 per minute",
         "SECRET_KEY": kept(directory / "secret_key", secrets.token_urlsafe(48)),
         "DATABASE_URL": running.database_url,
         "REDIS_URL": running.redis_url,

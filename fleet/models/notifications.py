@@ -61,5 +61,5 @@ LEFT JOIN branch pickup ON pickup.id = r.pickup_branch_id
 WHERE i.id = %s
 """
 INVOICE_LINES_TOLD = """
-SELECT description, quantity, net_amount FROM invoice_line WHERE invoice_id = %s ORDER BY position
+SELECT description, net_amount FROM invoice_line WHERE invoice_id = %s ORDER BY position
 """

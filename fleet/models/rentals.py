@@ -114,7 +114,8 @@ RENTALS = Listing(
         **{name: f"rental.{name}" for name in _OWN_COLUMNS},
         "overdue": "rental.status = 'active' AND rental.end_at < now()",
         "charges": """(SELECT json_agg(json_build_object('id', c.id, 'type', c.type, 'description', c.description,
-            'amount', c.amount, 'created_at', c.created_at) ORDER BY c.id)
+            'amount', c.amount,
+            'created_at', to_char(c.created_at, 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')) ORDER BY c.id)
             FROM rental_charge c WHERE c.rental_id = rental.id)""",
         "plate_number": "vehicle.plate_number",
         "make": "vehicle.make",

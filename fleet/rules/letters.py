@@ -33,7 +33,7 @@ class RentalTold:
 
 @dataclass(frozen=True, slots=True)
 class InvoiceTold:
-    """What the letter with an invoice says. Each line: description, quantity, net amount in minor units."""
+    """What the letter with an invoice says. Each line: its description, which says how many, and its net amount."""
 
     first_name: str
     timezone: str
@@ -44,7 +44,7 @@ class InvoiceTold:
     net_amount: int
     tax_amount: int
     currency: str
-    lines: tuple[tuple[str, int, int], ...]
+    lines: tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ def rental_cancelled(told: RentalTold) -> Letter:
 def invoice_issued(told: InvoiceTold) -> Letter:
     """The receipt: each line of the invoice, the tax and what is owed."""
     about = f" for rental {told.rental_number}" if told.rental_number else ""
-    lines = [(_counted(text, quantity), money(net, told.currency)) for text, quantity, net in told.lines]
+    lines = [(text, money(net, told.currency)) for text, net in told.lines]
     return Letter(
         f"Invoice {told.number}{about}",
         _greeting(told.first_name),
@@ -174,7 +174,3 @@ def _booking(told: RentalTold) -> tuple[tuple[str, str], ...]:
         *dropoff,
         ("Price without tax", money(told.total_amount, told.currency)),
     )
-
-
-def _counted(description: str, quantity: int) -> str:
-    return description if quantity == 1 else f"{description} × {quantity}"

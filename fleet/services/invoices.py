@@ -52,10 +52,11 @@ def listed(
     status: str | None = None,
     customer_id: UUID | None = None,
     rental_id: UUID | None = None,
+    number: str | None = None,
 ) -> list[dict[str, Any]]:
     """A page of the invoices that the actor may see, newest first."""
     conditions = [invoices_seen_by(actor)]
-    asked = {"status": status, "customer_id": customer_id, "rental_id": rental_id}
+    asked = {"status": status, "customer_id": customer_id, "rental_id": rental_id, "number": number}
     conditions += [Condition(f"invoice.{name} = %s", (value,)) for name, value in asked.items() if value is not None]
     return [_with_overdue(row) for row in INVOICES.page(conditions, after=after, limit=limit)]
 

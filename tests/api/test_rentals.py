@@ -395,3 +395,23 @@ class TestSeeing:
         statements.clear()
         assert reserve(cast.agent, cast).status_code == 409
         assert len(statements) == 5, statements
+
+    def test_a_number_that_was_read_aloud_finds_its_rental(self, cast: Cast) -> None:
+        number = reserve(cast.agent, cast).json["number"]
+        reserve(cast.agent, cast, start=10, end=11)
+        assert [item["number"] for item in cast.agent.get(f"/v1/rentals?number={number}").json["data"]] == [number]
+        assert cast.ben.get(f"/v1/rentals?number={number}").json["data"] == []
+
+    def test_what_is_overdue_can_be_listed(self, cast: Cast) -> None:
+        activated(cast)
+        assert cast.agent.get("/v1/rentals?overdue=true").json["data"] == []
+        assert len(cast.agent.get("/v1/rentals?overdue=false").json["data"]) == 1
+        db.execute_sql("UPDATE rental SET start_at = now() - interval '2 days', end_at = now() - interval '1 minute'")
+        assert len(cast.agent.get("/v1/rentals?overdue=true").json["data"]) == 1
+
+    def test_a_charge_was_made_at_the_same_time_wherever_it_is_shown(self, cast: Cast) -> None:
+        path = activated(cast)
+        cast.agent.post(f"{path}/charges", {"type": "toll", "description": "Bridge", "amount": 185})
+        (shown,) = cast.agent.get(path).json["charges"]
+        (listed,) = cast.agent.get(f"{path}/charges").json["data"]
+        assert shown == listed
