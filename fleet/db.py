@@ -131,8 +131,11 @@ class Database(peewee.PostgresqlDatabase):
     def run_and_commit(self, statement: Statement, params: Sequence[Any]) -> None:
         """Run the last statement of the open transaction and commit it in the same round trip.
 
-        What the statement answers is lost; where it refuses, it raises, and nothing is committed.
+        What the statement answers is lost; where it refuses, it raises, and nothing is committed. Raises RuntimeError
+        within somebody else's transaction, whose work is not ours to commit.
         """
+        if self.joined:
+            raise RuntimeError("only who opened the transaction may commit it")
         with _translated:
             connection = self._state.conn
             cursor = connection.cursor()
@@ -195,6 +198,15 @@ class Database(peewee.PostgresqlDatabase):
             cursor.execute(self._begin_prefix() + statement.execute, params)
             return cursor.fetchall()
 
+    @property
+    def joined(self) -> int:
+        """How many `transaction` blocks are part of the one that this thread has open."""
+        return getattr(self._state, "joined_blocks", 0)
+
+    @joined.setter
+    def joined(self, count: int) -> None:
+        self._state.joined_blocks = count
+
     def _begin_prefix(self) -> str:
         return "BEGIN;" if self._take_pending_begin() else ""
 
@@ -246,11 +258,15 @@ db = Database(None)
 @contextmanager
 def transaction() -> Iterator[None]:
     """One transaction; inside another one, simply part of it: there are no savepoints to half-undo a use case."""
-    if db.in_transaction():
-        yield
+    if not db.in_transaction():
+        with db.transaction():
+            yield
         return
-    with db.transaction():
+    db.joined += 1
+    try:
         yield
+    finally:
+        db.joined -= 1
 
 
 @contextmanager

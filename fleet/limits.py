@@ -96,13 +96,15 @@ class Limits:
         item = self._tiers[tier]
         if time.monotonic() >= self._shared_again_at:
             try:
-                return self._count_shared(item, f"fleet-limit:{tier}:{caller}")
+                return self._count_shared(item, tier, caller)
             except (redis.RedisError, StorageError, OSError):
                 # Every request that waited for a dead Redis would hold a thread: count locally for a moment instead.
                 self._shared_again_at = time.monotonic() + _AWAY_S
         return self._count_locally(item, tier, caller)
 
-    def _count_shared(self, item: RateLimitItem, key: str) -> Standing:
+    def _count_shared(self, item: RateLimitItem, tier: str, caller: str) -> Standing:
+        # The limit is part of the key: where it was changed, a new window begins.
+        key = f"fleet-limit:{tier}:{item.amount}-{item.get_expiry()}:{caller}"
         spans = (item.amount, item.get_expiry() * 1000, self._everybody.amount, self._everybody.get_expiry() * 1000)
         taken, remaining, wait_ms = self._take(keys=(key, f"fleet-limit:{_EVERYBODY}"), args=spans)
         limit = self._everybody.amount if taken < 0 else item.amount

@@ -1,0 +1,97 @@
+"""The promises of fleet.db: what a transaction is, and what is sent again when the connection died."""
+
+from collections.abc import Callable
+
+import peewee
+import psycopg2
+import pytest
+from flask import Flask
+
+from fleet.db import Statement, db, transaction
+from fleet.embedded import Databases
+
+INSERT = Statement("insert_tax", ("text",), "INSERT INTO tax_code (code, name, rate_bps) VALUES ($1, $1, 0) RETURNING code")
+
+
+@pytest.fixture
+def lose_connection(fresh_database: None, databases: Databases) -> Callable[[], None]:
+    """Ends this thread's connection on the server, as a restart would."""
+
+    def lose() -> None:
+        row = db.one("SELECT pg_backend_pid()")
+        assert row is not None
+        with psycopg2.connect(databases.superuser_url) as other, other.cursor() as cursor:
+            cursor.execute("SELECT pg_terminate_backend(%s, 5000)", row)
+
+    return lose
+
+
+def codes() -> set[str]:
+    return {code for (code,) in db.rows("SELECT code FROM tax_code WHERE code <> 'NONE'")}
+
+
+def test_what_raises_leaves_nothing(app: Flask, fresh_database: None) -> None:
+    with pytest.raises(ZeroDivisionError), transaction():
+        db.run(INSERT, ("A",))
+        raise ZeroDivisionError
+    assert codes() == set()
+
+
+def test_a_block_within_a_transaction_is_part_of_it(app: Flask, fresh_database: None) -> None:
+    with pytest.raises(ZeroDivisionError), transaction():
+        with transaction():
+            db.run(INSERT, ("A",))
+        raise ZeroDivisionError
+    assert codes() == set()
+
+
+def test_a_last_statement_commits_what_came_before_it(app: Flask, fresh_database: None) -> None:
+    with transaction():
+        db.run(INSERT, ("A",))
+        db.run_and_commit(INSERT, ("B",))
+    assert codes() == {"A", "B"}
+
+
+def test_a_last_statement_that_fails_commits_nothing(app: Flask, fresh_database: None) -> None:
+    with pytest.raises(peewee.IntegrityError), transaction():
+        db.run(INSERT, ("A",))
+        db.run_and_commit(INSERT, ("A",))
+    assert codes() == set()
+
+
+def test_nobody_commits_the_transaction_of_somebody_else(app: Flask, fresh_database: None) -> None:
+    with pytest.raises(RuntimeError), transaction():
+        db.run(INSERT, ("A",))
+        with transaction():
+            db.run_and_commit(INSERT, ("B",))
+    assert codes() == set()
+    with transaction():
+        db.run_and_commit(INSERT, ("C",))
+    assert codes() == {"C"}
+
+
+def test_a_read_on_a_dead_connection_is_sent_again(lose_connection: Callable[[], None]) -> None:
+    lose_connection()
+    assert db.one("SELECT 1") == (1,)
+
+
+def test_a_transaction_that_begins_on_a_dead_connection_begins_again(lose_connection: Callable[[], None]) -> None:
+    lose_connection()
+    with transaction():
+        db.run(INSERT, ("A",))
+    assert codes() == {"A"}
+
+
+def test_a_write_without_a_transaction_is_not_sent_twice(lose_connection: Callable[[], None]) -> None:
+    lose_connection()
+    with pytest.raises(peewee.OperationalError):
+        db.execute_sql("INSERT INTO tax_code (code, name, rate_bps) VALUES ('A', 'A', 0)")
+    assert codes() == set()
+
+
+def test_a_transaction_that_loses_its_connection_fails_as_a_whole(lose_connection: Callable[[], None]) -> None:
+    with pytest.raises(peewee.OperationalError), transaction():
+        db.run(INSERT, ("A",))
+        lose_connection()
+        db.run(INSERT, ("B",))
+    assert codes() == set()
