@@ -179,6 +179,8 @@ CONSTRAINTS: dict[str, type[FleetError] | tuple[type[FleetError], str]] = {
     "customer_user_key": (Conflict, "duplicate"),
     "ledger_account_pkey": (Conflict, "duplicate"),
     NO_OVERLAP: RentalOverlap,
+    "rental_pickup_branch_id_fkey": Invalid,
+    "rental_dropoff_branch_id_fkey": Invalid,
     # The first request committed between our look at its key and our own record: the advisory lock was free by then.
     "idempotency_record_pkey": InProgress,
     "rental_vehicle_out_once": InvalidState,

@@ -61,6 +61,8 @@ CREATE TABLE rental (
 CREATE UNIQUE INDEX rental_number_key ON rental (number);
 CREATE UNIQUE INDEX rental_vehicle_out_once ON rental (vehicle_id) WHERE status = 'active';
 CREATE INDEX rental_customer ON rental (customer_id, id DESC);
+CREATE INDEX rental_pickup_branch ON rental (pickup_branch_id, id DESC);
+CREATE INDEX rental_by_status ON rental (status, id DESC);
 CREATE INDEX rental_vehicle ON rental (vehicle_id, id DESC);
 CREATE INDEX rental_held ON rental (hold_expires_at) WHERE status = 'held';
 CREATE INDEX rental_reserved ON rental (start_at) WHERE status = 'reserved';

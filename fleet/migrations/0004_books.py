@@ -62,6 +62,7 @@ CREATE TABLE invoice (
 );
 CREATE UNIQUE INDEX invoice_number_key ON invoice (number);
 CREATE INDEX invoice_customer ON invoice (customer_id, id DESC);
+CREATE INDEX invoice_by_status ON invoice (status, id DESC);
 CREATE INDEX invoice_rental ON invoice (rental_id);
 CREATE TRIGGER invoice_version BEFORE UPDATE ON invoice FOR EACH ROW EXECUTE FUNCTION count_version();
 CREATE TRIGGER invoice_transition BEFORE UPDATE OF status ON invoice

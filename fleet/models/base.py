@@ -65,6 +65,7 @@ class Condition:
 
 
 NOTHING = Condition("false")
+_USUAL_LIMITS = {0, 50, 100, 200}
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,9 @@ class Listing:
             conditions = [*conditions, Condition(f"{self.key} < %s", (after,))]
         where = " AND ".join(f"({condition.sql})" for condition in conditions) or "true"
         params = [value for condition in conditions for value in condition.params]
-        # The limit stands in the text, so that the plan is made for it: there are 200 of them, and clients use one or two.
-        rows = db.recurring(f"{self._select} WHERE {where} ORDER BY {self.key} DESC LIMIT {limit + 1:d}", params)
+        # The limit stands in the text, so that the plan is made for it; only the usual ones are worth keeping prepared.
+        read = db.recurring if limit in _USUAL_LIMITS else db.rows
+        rows = read(f"{self._select} WHERE {where} ORDER BY {self.key} DESC LIMIT {limit + 1:d}", params)
         return [self.named(row) for row in rows]
 
     def first(self, conditions: list[Condition]) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ into the calendar between the look for a clash and the move.
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from fleet import clock
 from fleet.db import db
 from fleet.errors import RentalOverlap
 from fleet.models.rentals import Rental
@@ -18,7 +19,9 @@ from fleet.services.terms import Offer
 def move(rental_id: UUID, *, kind: str, period: Period, offer: Offer) -> None:
     """Let the rental occupy `period` of the offered vehicle. Raises RentalOverlap with alternatives."""
     padded = offer.padded(period)
-    if db.one(_CLASH, (offer.vehicle_id, rental_id, padded.start, padded.end)):
+    now = clock.now()
+    late = period.start <= now + calendar.OVERDUE_MARGIN and db.one(_OUT_LATE, (offer.vehicle_id, rental_id, now))
+    if late or db.one(_CLASH, (offer.vehicle_id, rental_id, padded.start, padded.end)):
         others = calendar.alternatives(
             vehicle_id=offer.vehicle_id,
             class_id=offer.class_id,
@@ -48,6 +51,10 @@ def give_back_at(rental: Rental, at: datetime) -> None:
 
 _CLASH = """SELECT 1 FROM vehicle_block
 WHERE vehicle_id = %s AND live AND rental_id IS DISTINCT FROM %s AND occupied && tstzrange(%s, %s) LIMIT 1"""
+
+# A vehicle that another customer has kept beyond the agreed time, whose block the sweep has not let grow yet.
+_OUT_LATE = """SELECT 1 FROM rental
+WHERE vehicle_id = %s AND id <> %s AND status = 'active' AND end_at <= %s"""
 
 _MOVE = """UPDATE vehicle_block
 SET vehicle_id = %s, kind = %s, start_at = %s, end_at = %s, occupied = tstzrange(%s, %s)

@@ -10,9 +10,10 @@ from fleet.db import atomic
 from fleet.errors import Invalid, InvalidState, VersionConflict
 from fleet.models.rentals import Rental, rental_for_update, rental_seen
 from fleet.models.vehicles import vehicle_for_update
-from fleet.rules import lifecycles, pricing
+from fleet.rules import lifecycles, money, pricing
 from fleet.rules.periods import Period, rental_period
 from fleet.services import occupancy, outbox
+from fleet.services.rentals import check_renter
 from fleet.services.terms import Offer, offer_for
 
 _KINDS = {"held": "hold", "reserved": "reservation", "active": "rental"}
@@ -31,6 +32,8 @@ def change(actor: Actor, rental_id: UUID, *, expected_version: int | None, chang
         raise VersionConflict()
     if rental.status not in lifecycles.OCCUPYING:
         raise InvalidState("A rental that is over does not change")
+    if rental.hold_expires_at is not None and rental.hold_expires_at <= clock.now():
+        raise InvalidState("The hold has expired")
     values = {"notes": changes["notes"]} if "notes" in changes else {}
     if changes.keys() & {"start_at", "end_at", "vehicle_id"}:
         values |= _rebooked(actor, rental, changes)
@@ -68,12 +71,17 @@ def _rebooked(actor: Actor, rental: Rental, changes: dict[str, Any]) -> dict[str
         terms = offer.terms
     occupancy.move(rental.id, kind=_KINDS[rental.status], period=_occupied(rental, period), offer=offer)
     base = pricing.base(terms, period).net_amount
+    if rental.status == "active":
+        # A vehicle that is out is owed as it was booked: bringing it back early does not make it cheaper.
+        base = max(base, rental.base_amount)
+        if period.end > rental.end_at:
+            check_renter(rental.customer_id, until=period.end)
     extras = rental.total_amount - rental.base_amount
     return values | {
         "start_at": period.start,
         "end_at": period.end,
         "base_amount": base,
-        "total_amount": base + extras,
+        "total_amount": money.amount(base + extras),
     }
 
 
@@ -94,11 +102,12 @@ def _on_another_vehicle(rental: Rental, offer: Offer) -> dict[str, Any]:
     if rental.status == "active":
         raise InvalidState("A rental that is out keeps its vehicle")
     offer.check_rentable()
+    if offer.terms.currency != rental.currency:
+        raise InvalidState("The vehicle is let in another currency; cancel and book anew")
     return {
         "vehicle_id": offer.vehicle_id,
         "class_id": offer.class_id,
         "daily_rate": offer.terms.daily_rate,
-        "currency": offer.terms.currency,
         "terms": offer.terms.as_json(),
     }
 

@@ -4,7 +4,7 @@ Every transition locks the vehicle's row, then the rental's (docs/locking.md), a
 simultaneous calls the second finds what the first one left, and bills nothing twice.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -16,11 +16,14 @@ from fleet.models.base import Condition
 from fleet.models.people import Customer
 from fleet.models.rentals import CHARGES, RENTALS, Rental, RentalCharge, rental_for_update, rental_seen, rentals_seen_by
 from fleet.models.vehicles import Vehicle, vehicle_for_update
-from fleet.rules import lifecycles, pricing
+from fleet.rules import lifecycles, money, pricing
 from fleet.rules.periods import Period
 from fleet.rules.pricing import ExtraCharge, Line, Return
 from fleet.services import invoices, occupancy, odometer, outbox
 from fleet.services.terms import offer_for
+
+EARLIEST_HANDOVER = timedelta(days=1)
+"""How long before its start a rental may begin: the time before is not billed (docs/money.md)."""
 
 
 def listed(
@@ -111,7 +114,7 @@ def cancel(actor: Actor, rental_id: UUID, *, reason: str | None, expected_versio
     lifecycles.rental.check(rental.status, "cancelled")
     fee = None
     if rental.status == "reserved":
-        fee = pricing.cancellation(rental.agreed, rental.booked, at=clock.now())
+        fee = _fee_for_cancelling(rental, clock.now())
     _give_up(actor, rental, "cancelled", fee, cancel_reason=reason)
     outbox.promise("notifications.rental_cancelled", "rental", rental.id)
     return rental
@@ -140,7 +143,7 @@ def charge(actor: Actor, rental_id: UUID, found: ExtraCharge) -> RentalCharge:
     kept: RentalCharge = RentalCharge.create(
         rental_id=rental.id, type=found.type, description=found.description, amount=found.amount, created_by=actor.user_id
     )
-    rental.change(total_amount=rental.total_amount + found.amount)
+    rental.change(total_amount=money.amount(rental.total_amount + found.amount))
     if rental.status == "completed":
         invoices.issue(actor, rental, [pricing.charged(found)])
     return kept
@@ -166,15 +169,13 @@ def _locked(actor: Actor, rental_id: UUID, expected_version: int | None) -> tupl
 def _check_handover(vehicle: Vehicle, rental: Rental, now: datetime) -> None:
     if now >= rental.end_at:
         raise InvalidState("The rental's time is over")
+    if now < rental.start_at - EARLIEST_HANDOVER:
+        raise InvalidState("The handover is at most a day early; change the rental's start instead")
     if vehicle.status != "in_service" or vehicle.retired_at:
         raise InvalidState("The vehicle is not in service")
     if Rental.select().where((Rental.vehicle_id == vehicle.id) & (Rental.status == "active")).exists():
         raise InvalidState("The vehicle is still out")
-    customer = Customer.get_by_id(rental.customer_id)
-    if customer.status != "active":
-        raise InvalidState("The customer was deactivated")
-    if customer.driver_license_expiry < rental.end_at.date():
-        raise InvalidState("The driving licence expires before the rental ends")
+    check_renter(rental.customer_id, until=rental.end_at)
 
 
 def _occupy_from(rental: Rental, start: datetime) -> None:
@@ -185,6 +186,15 @@ def _occupy_from(rental: Rental, start: datetime) -> None:
     offer = offer_for(rental.vehicle_id, pickup_branch_id=rental.pickup_branch_id)
     assert offer is not None  # noqa: S101 - its row is locked
     occupancy.move(rental.id, kind="rental", period=Period(start, rental.end_at), offer=offer)
+
+
+def check_renter(customer_id: UUID, *, until: datetime) -> None:
+    """Raises InvalidState unless the customer may have a vehicle out until then: active, with a licence valid that long."""
+    customer = Customer.get_by_id(customer_id)
+    if customer.status != "active":
+        raise InvalidState("The customer was deactivated")
+    if customer.driver_license_expiry < until.date():
+        raise InvalidState("The driving licence expires before the rental ends")
 
 
 def _check_return(rental: Rental, returned: Return) -> None:
@@ -218,6 +228,14 @@ def _keep_charges(actor: Actor, rental: Rental, returned: Return, lines: list[Li
     ]
     if rows:
         RentalCharge.insert_many([{"id": clock.new_id(), **row} for row in rows]).execute()
+
+
+def _fee_for_cancelling(rental: Rental, now: datetime) -> Line | None:
+    """After the start it costs no less than not coming at all: nobody saves a no-show fee by cancelling late."""
+    fees = [pricing.cancellation(rental.agreed, rental.booked, at=now)]
+    if now >= rental.start_at:
+        fees.append(pricing.no_show(rental.agreed))
+    return max((fee for fee in fees if fee), key=lambda fee: fee.net_amount, default=None)
 
 
 def _give_up(actor: Actor, rental: Rental, status: str, fee: Line | None, **values: Any) -> None:

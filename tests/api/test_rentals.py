@@ -369,9 +369,7 @@ class TestSeeing:
         assert [item["id"] for item in found] == [path.rsplit("/", 1)[1]]
         assert cast.agent.get("/v1/rentals?status=completed").json["data"] == []
 
-    def test_a_list_takes_as_many_statements_for_thirty_rentals_as_for_three(
-        self, cast: Cast, statements: "list[str]"
-    ) -> None:
+    def test_a_list_takes_as_many_statements_for_thirty_rentals_as_for_three(self, cast: Cast, statements: "list[str]") -> None:
         for day in range(3):
             rental_of(cast, start=1 + 2 * day, end=2 + 2 * day)
         statements.clear()
@@ -383,9 +381,7 @@ class TestSeeing:
         assert len(cast.agent.get("/v1/rentals").json["data"]) == 30
         assert len(statements) == few == 2
 
-    def test_a_reservation_takes_three_statements_beside_begin_and_commit(
-        self, cast: Cast, statements: "list[str]"
-    ) -> None:
+    def test_a_reservation_takes_three_statements_beside_begin_and_commit(self, cast: Cast, statements: "list[str]") -> None:
         statements.clear()
         assert reserve(cast.agent, cast).status_code == 201
         assert len(statements) == 3
@@ -415,3 +411,60 @@ class TestSeeing:
         (shown,) = cast.agent.get(path).json["charges"]
         (listed,) = cast.agent.get(f"{path}/charges").json["data"]
         assert shown == listed
+
+
+class TestHoles:
+    """What a hostile reviewer found, so that it stays closed."""
+
+    def test_a_rental_does_not_move_to_a_vehicle_that_is_out_and_late(self, cast: Cast) -> None:
+        activated(cast)
+        db.execute_sql("UPDATE rental SET start_at = now() - interval '2 days', end_at = now() - interval '2 minutes'")
+        db.execute_sql(
+            "UPDATE vehicle_block SET start_at = now() - interval '2 days', end_at = now() - interval '2 minutes',"
+            " occupied = tstzrange(now() - interval '2 days', now() - interval '2 minutes')"
+        )
+        start = iso(clock.now() + timedelta(minutes=5))
+        path = rental_of(cast, vehicle_id=cast.vehicle(), start=0.01, end=2)
+        version = cast.agent.get(path).headers["ETag"].strip('"')
+        refused = cast.agent.patch(path, {"vehicle_id": cast.corolla, "start_at": start}, version=version)
+        assert (refused.status_code, refused.json["code"]) == (409, "rental_overlap")
+
+    def test_a_vehicle_is_not_handed_over_weeks_early_for_nothing(self, cast: Cast) -> None:
+        path = rental_of(cast, start=20, end=21)
+        assert cast.agent.post(f"{path}/activate", {"start_odometer_km": 1}).json["code"] == "invalid_state"
+
+    def test_shortening_a_rental_that_is_out_does_not_make_it_cheaper(self, cast: Cast) -> None:
+        path = activated(cast)
+        before = cast.agent.get(path)
+        version = before.headers["ETag"].strip('"')
+        shorter = cast.agent.patch(path, {"end_at": iso(clock.now() + timedelta(hours=2))}, version=version)
+        assert (shorter.status_code, shorter.json["total_amount"]) == (200, before.json["total_amount"])
+
+    def test_an_extension_needs_a_licence_as_long(self, cast: Cast) -> None:
+        path = activated(cast)
+        db.execute_sql("UPDATE customer SET driver_license_expiry = now()::date + 3 WHERE id = %s", (cast.ana.customer_id,))
+        version = cast.agent.get(path).headers["ETag"].strip('"')
+        assert cast.agent.patch(path, {"end_at": iso(at(30))}, version=version).json["code"] == "invalid_state"
+
+    def test_a_charge_beyond_every_amount_is_refused(self, cast: Cast) -> None:
+        path = activated(cast)
+        refused = cast.agent.post(f"{path}/charges", {"type": "other", "description": "x", "amount": 10**12})
+        assert (refused.status_code, refused.json["code"]) == (422, "amount_too_large")
+
+    def test_an_unknown_branch_is_a_wrong_field(self, cast: Cast) -> None:
+        assert reserve(cast.agent, cast, dropoff_branch_id=uuid4()).status_code == 422
+        assert reserve(cast.agent, cast, pickup_branch_id=uuid4()).status_code == 422
+
+    def test_a_rental_stays_in_its_currency(self, cast: Cast) -> None:
+        other = cast.vehicle(class_id=None, daily_rate=9900, currency="JPY")
+        assert cast.agent.patch(rental_of(cast), {"vehicle_id": other}, version="1").json["code"] == "invalid_state"
+
+    def test_cancelling_after_the_start_costs_no_less_than_not_coming(self, cast: Cast) -> None:
+        path = rental_of(cast, start=0, end=2)
+        with time_machine.travel(at(0, hours=3)):
+            assert cast.ana.post(f"{path}/cancel", {}).json["total_amount"] == 4500
+
+    def test_a_hold_whose_time_is_over_does_not_change(self, cast: Cast) -> None:
+        held = reserve(cast.agent, cast, hold_minutes=15).headers["Location"]
+        with time_machine.travel(clock.now() + timedelta(minutes=16)):
+            assert cast.agent.patch(held, {"end_at": iso(at(5))}, version="1").json["code"] == "invalid_state"

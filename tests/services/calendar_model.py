@@ -11,6 +11,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 MARGIN = timedelta(minutes=15)
+EARLIEST_HANDOVER = timedelta(days=1)
 HOUR = timedelta(hours=1)
 OCCUPYING = {"held", "reserved", "active"}
 
@@ -97,6 +98,8 @@ class Paper:
 
     def change(self, key: UUID, *, start: datetime | None, end: datetime | None, car: Car | None) -> None:
         booking = self._in_state(key, *OCCUPYING)
+        if booking.hold_until is not None and booking.hold_until <= self.now:
+            raise Refused("state")
         start, end, car = start or booking.start, end or booking.end, car or booking.car
         if booking.status == "active":
             self._check_extension(booking, start, end)
@@ -104,12 +107,14 @@ class Paper:
         if booking.status == "active" and car != booking.car:
             raise Refused("state")
         occupied_from = min(start, booking.handed_over) if booking.handed_over else start
+        if self._late_in_the_way(car, occupied_from, but=booking):
+            raise Refused("taken")
         self._move(key, car.block(occupied_from, end))
         booking.start, booking.end, booking.car = start, end, car
 
     def activate(self, key: UUID) -> None:
         booking = self._in_state(key, "reserved")
-        if self.now >= booking.end or any(self._out(booking.car)):
+        if self.now >= booking.end or self.now < booking.start - EARLIEST_HANDOVER or any(self._out(booking.car)):
             raise Refused("state")
         if self.now < booking.start:
             self._move(key, booking.car.block(self.now, booking.end))
@@ -193,8 +198,9 @@ class Paper:
 
         return min(free, key=lambda car: (start - idle_since(car), car.id), default=None)
 
-    def _late_in_the_way(self, car: Car, start: datetime) -> bool:
-        return start <= self.now + MARGIN and any(booking.end <= self.now for booking in self._out(car))
+    def _late_in_the_way(self, car: Car, start: datetime, *, but: Booking | None = None) -> bool:
+        late = (booking for booking in self._out(car) if booking is not but)
+        return start <= self.now + MARGIN and any(booking.end <= self.now for booking in late)
 
     def _out(self, car: Car) -> list[Booking]:
         return [booking for booking in self.bookings.values() if booking.car == car and booking.status == "active"]
