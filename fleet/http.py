@@ -59,7 +59,7 @@ def operation(permission: str, **declared: Any) -> Callable[[Callable[..., Answe
         def guarded(**path: Any) -> Answer:
             return _guard(declaration, route, path)
 
-        guarded.operation = declaration  # type: ignore[attr-defined]
+        guarded.operation = declaration  # type: ignore[attr-defined]  # functions take attributes; their type does not say so
         return guarded
 
     return declare

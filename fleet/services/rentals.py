@@ -143,7 +143,10 @@ def charge(actor: Actor, rental_id: UUID, found: ExtraCharge) -> RentalCharge:
     kept: RentalCharge = RentalCharge.create(
         rental_id=rental.id, type=found.type, description=found.description, amount=found.amount, created_by=actor.user_id
     )
-    rental.change(total_amount=money.amount(rental.total_amount + found.amount))
+    total = rental.total_amount + found.amount
+    # Tax can double it at most: what could never be invoiced would keep the vehicle from ever being taken back.
+    money.amount(2 * total)
+    rental.change(total_amount=total)
     if rental.status == "completed":
         invoices.issue(actor, rental, [pricing.charged(found)])
     return kept

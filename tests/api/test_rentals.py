@@ -468,3 +468,9 @@ class TestHoles:
         held = reserve(cast.agent, cast, hold_minutes=15).headers["Location"]
         with time_machine.travel(clock.now() + timedelta(minutes=16)):
             assert cast.agent.patch(held, {"end_at": iso(at(5))}, version="1").json["code"] == "invalid_state"
+
+    def test_a_charge_that_could_not_be_invoiced_with_its_tax_is_refused(self, cast: Cast) -> None:
+        path = activated(cast)
+        charge = {"type": "other", "description": "x", "amount": 6 * 10**11}
+        assert cast.agent.post(f"{path}/charges", charge).json["code"] == "amount_too_large"
+        assert cast.agent.post(f"{path}/complete", {"end_odometer_km": 1100}, key="back").status_code == 200
