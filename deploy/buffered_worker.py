@@ -1,49 +1,102 @@
-"""A gunicorn worker that gives a thread only to a request that has arrived as a whole.
+"""A gunicorn worker whose threads wait for whole requests, all of them at one epoll.
 
-gunicorn's own gthread worker lets a thread wait for its client: as many slow clients as there are threads stop the service,
-health checks included. Here the loop that watches all connections gathers each request, and threads wait for nobody. It
-speaks plain HTTP/1.1, because TLS ends in front of it, and relies on the inside of the pinned gunicorn.
+gunicorn's own gthread worker lets a thread wait for its client, so that as many slow clients as there are threads stop the
+service, health checks included; and it passes each request from its loop to a thread and back, which costs as much as a small
+request itself. Here whichever thread epoll wakes reads what has come, without waiting, and answers a request that is complete.
+Parsing and answering are gunicorn's. It speaks plain HTTP/1.1, because TLS ends in front of it, and relies on the inside of
+the pinned gunicorn. Needs Linux: see `deploy/gunicorn.conf.py`.
 """
 
+import os
 import re
+import select
 import socket
 import struct
+import threading
 import time
-from functools import partial
-from selectors import EVENT_READ
 from typing import Any
 
 from gunicorn.http.errors import LimitRequestHeaders
 from gunicorn.workers import gthread
+from gunicorn.workers.base import Worker
 
 SLOWEST_S = 10
+LINGER_S = 2.0
+COURTESY_S, MOST_COURTESIES = 0.00005, 40
 MAX_HEAD_BYTES = 32 * 1024
 MAX_BODY_BYTES = 1024 * 1024  # the app refuses what is longer, without reading it
 READ_BYTES = 64 * 1024
 END_OF_HEAD = b"\r\n\r\n"
 CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,10})[ \t]*(?:\r\n|$)", re.IGNORECASE)
 ASKS_FOR_LEAVE = re.compile(rb"\r\nexpect:[ \t]*100-continue[ \t]*\r\n", re.IGNORECASE)
+ONCE = select.EPOLLIN | select.EPOLLONESHOT
 LEAVE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 # How long, in seconds, gunicorn waits for the rest of a body that the app refused to read, before it hangs up.
 gthread.DEFAULT_WORKER_DATA_TIMEOUT = 0.1
 
 
-class Arriving:
-    """The bytes of a request that have come so far."""
+class Client(gthread.TConn):
+    """A connection, and the bytes of its next request that have come so far."""
 
-    def __init__(self, received: bytes) -> None:
-        self.received = bytearray(received)
-        self.deadline = time.monotonic() + SLOWEST_S
-        self._searched_bytes = 0
+    def __init__(self, *of_connection: Any) -> None:
+        super().__init__(*of_connection)
+        self.init()
+        # Nor may a client make a thread wait by not reading its answer.
+        patience = struct.pack("ll", SLOWEST_S, 0)
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
+        self.fd = self.sock.fileno()
+        self.watched = self.hanging_up = self._has_leave = False
         self._whole_bytes: int | None = None
-        self._has_leave = False
+        self.deadline = time.monotonic() + SLOWEST_S
+        self._begin(b"")
+
+    def read(self) -> None:
+        """Take what there is, without waiting. Raises ConnectionResetError when the client is gone."""
+        while not self.is_whole():
+            try:
+                received = self.sock.recv(READ_BYTES, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            if not received:
+                raise ConnectionResetError
+            if not self.received:
+                self.deadline = time.monotonic() + SLOWEST_S
+            self.received += received
 
     def is_whole(self) -> bool:
         """Whether head and body are here. Raises LimitRequestHeaders when the head is too long."""
         if self._whole_bytes is None:
             self._whole_bytes = self._announced_bytes()
         return self._whole_bytes is not None and len(self.received) >= self._whole_bytes
+
+    def hand_over(self) -> None:
+        """Give gunicorn's parser what came."""
+        self.parser.unreader.unread(bytes(self.received))
+
+    def expect_another(self, keepalive_s: float) -> None:
+        """Begin anew with what the client sent ahead."""
+        self._begin(self.parser.unreader.take_buffered())
+        self.deadline = time.monotonic() + (SLOWEST_S if self.received else keepalive_s)
+
+    def asks_for_leave(self) -> bool:
+        """True once, for a client that wants to hear that it may send its body (RFC 9110, 10.1.1)."""
+        asks = self._whole_bytes is not None and not self._has_leave and bool(ASKS_FOR_LEAVE.search(self.received))
+        self._has_leave = self._has_leave or asks
+        return asks
+
+    def hang_up(self) -> None:
+        """Say that nothing more comes, and wait a moment for the client to say so too: bytes unread would reset its answer."""
+        self.sock.shutdown(socket.SHUT_WR)
+        self.hanging_up = True
+        self.deadline = time.monotonic() + LINGER_S
+
+    def _begin(self, received: bytes) -> None:
+        self.received = bytearray(received)
+        self._searched_bytes = 0
+        self._whole_bytes = None
+        self._has_leave = False
 
     def _announced_bytes(self) -> int | None:
         end = self.received.find(END_OF_HEAD, self._searched_bytes)
@@ -54,12 +107,6 @@ class Arriving:
             raise LimitRequestHeaders("limit request headers total size")
         return None
 
-    def asks_for_leave(self) -> bool:
-        """True once, for a client that wants to hear that it may send its body (RFC 9110, 10.1.1)."""
-        asks = self._whole_bytes is not None and not self._has_leave and bool(ASKS_FOR_LEAVE.search(self.received))
-        self._has_leave = self._has_leave or asks
-        return asks
-
 
 def _body_bytes(head: bytearray) -> int:
     """How long a body the head announces; none where the app answers without reading it."""
@@ -69,64 +116,137 @@ def _body_bytes(head: bytearray) -> int:
 
 
 class BufferedWorker(gthread.ThreadWorker):
-    """gthread, but for when a connection is given to a thread."""
+    """The threads, and a main loop that keeps the time.
 
-    def enqueue_req(self, conn: Any) -> None:
-        """Called in the loop's thread whenever a connection may have (more of) a request for us."""
+    A connection belongs to one thread, or it is in `waiting` and armed in epoll for one event. Taking it out of `waiting` is
+    one atomic step, so that of a thread that was woken and the main loop that finds it too late exactly one gets it.
+    """
+
+    def init_process(self) -> None:
+        self.epoll = select.epoll()
+        self.listeners = {listener.fileno(): listener for listener in self.sockets}
+        self.deaf: set[int] = set()
+        self.clients: set[Client] = set()
+        self.waiting: dict[int, Client] = {}
+        Worker.init_process(self)
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """End gracefully: the signal itself wakes the main loop."""
+        self.alive = False
+
+    def handle_quit(self, sig: int, frame: Any) -> None:
+        """End at once; gthread's own has a pool of threads to see to."""
+        Worker.handle_quit(self, sig, frame)
+
+    def run(self) -> None:
+        """The main loop."""
+        for fd, listener in self.listeners.items():
+            listener.setblocking(False)
+            self.epoll.register(fd, ONCE)
+        for _ in range(self.cfg.threads):
+            threading.Thread(target=self._serve, daemon=True).start()
+        while self.alive and self.is_parent_alive():
+            self._tick(1.0)
+            self._listen_again()
+        self._finish()
+
+    def _finish(self) -> None:
+        """Let requests in progress end, and give kept-alive clients a moment for the one that may be on its way."""
+        self.alive = False
+        for fd, listener in self.listeners.items():
+            self.epoll.unregister(fd)
+            listener.close()
+        end = time.monotonic() + self.cfg.graceful_timeout
+        while self.clients and time.monotonic() < end:
+            for client in list(self.waiting.values()):
+                client.deadline = min(client.deadline, time.monotonic() + LINGER_S)
+            self._tick(0.1)
+
+    def _tick(self, pause_s: float) -> None:
+        """Tell the arbiter that we live, wait for a while or for a signal, and drop clients whose time is over."""
+        self.notify()
+        if select.select([self.PIPE[0]], [], [], pause_s)[0]:
+            os.read(self.PIPE[0], READ_BYTES)
+        now = time.monotonic()
+        for fd, client in list(self.waiting.items()):
+            if client.deadline < now and self.waiting.pop(fd, None) is not None:
+                self._drop(client)
+
+    def _listen_again(self) -> None:
+        while self.deaf and len(self.clients) < self.worker_connections:
+            self.epoll.modify(self.deaf.pop(), ONCE)
+
+    def _serve(self) -> None:
+        """One of the threads: whatever epoll gives it is its own until it is armed again."""
+        while True:
+            for fd, _ in self.epoll.poll(maxevents=1):
+                if fd in self.listeners:
+                    self._accept(fd)
+                elif (client := self.waiting.pop(fd, None)) is not None:
+                    self._attend(client)
+
+    def _accept(self, fd: int) -> None:
+        # A kept-alive connection stays with the process that accepts it: the one that has fewer shall be quicker.
+        time.sleep(COURTESY_S * min(len(self.clients), MOST_COURTESIES))
         try:
-            if self._has_arrived(conn):
-                super().enqueue_req(conn)
-            else:
-                self._watch(conn)
+            sock, address = self.listeners[fd].accept()
+            client = Client(self.cfg, sock, address, self.listeners[fd].getsockname())
+        except (BlockingIOError, ConnectionError):
+            return self._listen(fd)  # another process was quicker, or the client is gone already
+        except OSError as problem:
+            if self.alive:
+                self.log.warning("Cannot accept: %s", problem.strerror)
+            self.deaf.add(fd)  # no descriptors left: the main loop tries again in a second
+            return None
+        self.clients.add(client)
+        self._listen(fd)
+        return self._attend(client)
+
+    def _listen(self, fd: int) -> None:
+        if len(self.clients) >= self.worker_connections:
+            self.deaf.add(fd)
+        elif self.alive:
+            self.epoll.modify(fd, ONCE)
+
+    def _attend(self, client: Client) -> None:
+        """Read, answer what is complete, and wait for more. Never raises: the thread is needed."""
+        try:
+            if client.hanging_up:
+                return self._hear_out(client)
+            client.read()
+            while client.is_whole():
+                client.hand_over()
+                if not self.handle(client):
+                    client.hang_up()
+                    break
+                client.expect_another(self.cfg.keepalive if self.alive else LINGER_S)
+            if not client.hanging_up and client.asks_for_leave():
+                # gunicorn says so once more when the request is parsed; clients have to bear that.
+                client.sock.send(LEAVE)
+            return self._watch(client)
         except LimitRequestHeaders as refusal:
-            self.handle_error(None, conn.sock, conn.client, refusal)
-            self._drop(conn)
+            self.handle_error(None, client.sock, client.client, refusal)
         except OSError:
-            self._drop(conn)
+            pass  # the client is gone
+        except Exception:
+            self.log.exception("Error on a connection")
+        return self._drop(client)
 
-    def _has_arrived(self, conn: Any) -> bool:
-        """Read what there is, without waiting. Raises OSError when the client is gone or too slow."""
-        arriving = self._arriving(conn)
-        if conn.sock.gettimeout() != 0:
-            conn.sock.setblocking(False)
-        while not arriving.is_whole():
-            try:
-                received = conn.sock.recv(READ_BYTES)
-            except BlockingIOError:
-                return self._not_yet(conn, arriving)
-            if not received:
-                raise ConnectionResetError
-            arriving.received += received
-        conn.arriving = None
-        conn.parser.unreader.unread(bytes(arriving.received))
-        return True
+    def _hear_out(self, client: Client) -> None:
+        """Throw away what still comes from a client that got its last answer, until it hangs up too or its time is over."""
+        if client.sock.recv(READ_BYTES, socket.MSG_DONTWAIT):
+            return self._watch(client)
+        return self._drop(client)
 
-    def _not_yet(self, conn: Any, arriving: Arriving) -> bool:
-        if time.monotonic() > arriving.deadline:
-            raise TimeoutError
-        if arriving.asks_for_leave():
-            # gunicorn says so once more when a thread takes the request; clients have to bear that.
-            conn.sock.send(LEAVE)
-        return False
+    def _watch(self, client: Client) -> None:
+        self.waiting[client.fd] = client
+        if client.watched:
+            self.epoll.modify(client.fd, ONCE)
+        else:
+            client.watched = True
+            self.epoll.register(client.fd, ONCE)
 
-    def _arriving(self, conn: Any) -> Arriving:
-        if not conn.initialized:
-            conn.arriving = None
-            conn.data_ready = True
-            conn.init()
-            # Nor may a client make a thread wait by not reading its answer.
-            patience = struct.pack("ll", SLOWEST_S, 0)
-            conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
-            conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
-        if conn.arriving is None:
-            conn.arriving = Arriving(conn.parser.unreader.take_buffered())
-        return conn.arriving
-
-    def _watch(self, conn: Any) -> None:
-        conn.timeout = conn.arriving.deadline
-        self.pending_conns.append(conn)
-        self.poller.register(conn.sock, EVENT_READ, partial(self.on_pending_socket_readable, conn))
-
-    def _drop(self, conn: Any) -> None:
-        self.nr_conns -= 1
-        conn.close()
+    def _drop(self, client: Client) -> None:
+        self.waiting.pop(client.fd, None)
+        self.clients.discard(client)
+        client.close()

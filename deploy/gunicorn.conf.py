@@ -6,6 +6,7 @@ FORWARDED_ALLOW_IPS, PROMETHEUS_MULTIPROC_DIR, FLEET_ENV.
 
 import json
 import os
+import select
 import shutil
 import socket
 import tempfile
@@ -16,7 +17,7 @@ from typing import Any
 if not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="fleet-metrics-")
 
-from gunicorn import util
+from gunicorn import glogging, util
 from gunicorn.http import wsgi
 from prometheus_client import multiprocess
 
@@ -27,6 +28,31 @@ class _Unsigned(wsgi.Response):
     def default_headers(self) -> list[str]:
         lines: list[str] = super().default_headers()
         return [line for line in lines if not line.startswith("Server:")]
+
+    def write(self, arg: bytes) -> None:
+        """Send the head and the first of the body as one packet: two would wake the client twice."""
+        if self.headers_sent:
+            super().write(arg)
+            return
+        sock, self.sock = self.sock, _Gathered()
+        try:
+            super().write(arg)
+        finally:
+            gathered, self.sock = self.sock, sock
+        sock.sendall(gathered)
+
+
+class _Gathered(bytearray):
+    """Takes what is written to a socket."""
+
+    sendall = bytearray.extend
+
+
+class _NoAccessLog(glogging.Logger):
+    """gunicorn makes up its line of a request even when it goes nowhere; the app writes one itself."""
+
+    def access(self, *_: Any) -> None:
+        pass
 
 
 # What gunicorn refuses before the app sees it, by its status; everything else is a bad request.
@@ -65,7 +91,8 @@ _host = os.environ.get("HOST") or ("127.0.0.1" if _demo else "0.0.0.0")  # noqa:
 
 bind = f"{_host}:{os.environ.get('PORT') or '8000'}"
 workers = int(os.environ.get("WEB_CONCURRENCY") or "2")
-worker_class = "deploy.buffered_worker.BufferedWorker"
+# Without epoll (macOS, for development) threads wait for their clients.
+worker_class = "deploy.buffered_worker.BufferedWorker" if hasattr(select, "epoll") else "gthread"
 threads = int(os.environ.get("WEB_THREADS") or "8")
 
 # Each worker imports the app itself: threads that an import starts do not survive a fork, and HUP then brings in new
@@ -84,7 +111,7 @@ limit_request_field_size = 8190
 forwarded_allow_ips = os.environ.get("FORWARDED_ALLOW_IPS") or "127.0.0.1,::1"
 control_socket_disable = True
 
-accesslog = None  # the app writes one line a request itself
+logger_class = _NoAccessLog
 errorlog = "-"
 loglevel = (os.environ.get("LOG_LEVEL") or "info").lower()
 logconfig_dict = {
