@@ -6,6 +6,7 @@ published by `fleet.openapi`, so that the document and the behaviour cannot diff
 
 import functools
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,8 +15,8 @@ from flask import Response, current_app, g, request
 from pydantic import BaseModel
 
 from fleet import clock, errors, idempotency, limits, problems
-from fleet.auth import API_KEY_PREFIX, Actor
-from fleet.db import transaction
+from fleet.auth import API_KEY_PREFIX, Actor, Claims
+from fleet.db import AssumptionFailed, transaction
 from fleet.errors import BadRequest, FleetError, PreconditionRequired
 from fleet.idempotency import Claim, StoredAnswer
 from fleet.parsing import Input, Query, View, read_body, read_query
@@ -65,15 +66,28 @@ def operation(permission: str, **declared: Any) -> Callable[[Callable[..., Answe
     return declare
 
 
-def _guard(declared: Operation, route: Callable[..., Answer], path: dict[str, Any]) -> Answer:
+def _guard(declared: Operation, route: Route, path: dict[str, Any]) -> Answer:
     if declared.permission == PUBLIC:
         g.actor = None
         if not declared.unlimited:
             _count(limits.PUBLIC if declared.tier == limits.AUTHENTICATED else declared.tier, client_address())
-    else:
-        g.actor = _authenticate()
-        _count(declared.tier, client_address() if declared.tier == limits.AUTH_STRICT else g.actor.name)
-        g.actor.must(declared.permission)
+        return _serve(declared, route, path)
+    actor = _remembered()
+    if actor is not None:
+        with suppress(AssumptionFailed), actors.assumed(actor):
+            return _serve_as(actor, declared, route, path)
+    return _serve_as(_authenticate(), declared, route, path)
+
+
+def _serve_as(actor: Actor, declared: Operation, route: Route, path: dict[str, Any]) -> Answer:
+    if g.get("standing") is None:  # once a request, though it may be served over
+        _count(declared.tier, client_address() if declared.tier == limits.AUTH_STRICT else actor.name)
+    g.actor = actor
+    actor.must(declared.permission)
+    return _serve(declared, route, path)
+
+
+def _serve(declared: Operation, route: Route, path: dict[str, Any]) -> Answer:
     if declared.query is not None:
         path["query"] = read_query(declared.query, query_arguments())
     elif request.query_string:
@@ -102,18 +116,38 @@ def client_address() -> str:
     return request.remote_addr or "unknown"
 
 
-def _authenticate() -> Actor:
-    scheme, _, credential = request.headers.get("Authorization", "").partition(" ")
+def _remembered() -> Actor | None:
+    credential = _credential()
+    if not credential or credential.startswith(API_KEY_PREFIX):
+        return None
     try:
-        if scheme.lower() != "bearer" or not credential:
+        return actors.remembered(_claims(credential))
+    except errors.Unauthenticated:
+        return None
+
+
+def _authenticate() -> Actor:
+    credential = _credential()
+    try:
+        if not credential:
             raise errors.Unauthenticated()
         if credential.startswith(API_KEY_PREFIX):
             return actors.of_api_key(credential)
-        claims = current_app.extensions["fleet"].tokens.verify(credential, at=clock.now())
-        return actors.of_session(claims)
+        return actors.of_session(_claims(credential))
     except errors.Unauthenticated:
         _count(limits.PUBLIC, client_address())
         raise
+
+
+def _credential() -> str:
+    """What follows the scheme Bearer; empty where nothing or another scheme was sent."""
+    scheme, _, credential = request.headers.get("Authorization", "").partition(" ")
+    return credential if scheme.lower() == "bearer" else ""
+
+
+def _claims(token: str) -> Claims:
+    claims: Claims = current_app.extensions["fleet"].tokens.verify(token, at=clock.now())
+    return claims
 
 
 def _count(tier: str, caller: str) -> None:
@@ -254,6 +288,8 @@ def _once(declared: Operation, route: Callable[..., Answer], path: dict[str, Any
             response = route(**path)
             claim.keep(stored(response))
             return response
+    except AssumptionFailed:
+        raise
     except Exception as error:
         return refused_once(claim, problems.translate(error))
 

@@ -77,6 +77,11 @@ class Person:
             session_id=self.session_id,
         )
 
+    def known(self) -> "Person":
+        """Somebody whose session the service remembers from an earlier request."""
+        assert self.get("/v1/auth/me").status_code == 200
+        return self
+
     def get(self, path: str, **headers: str) -> Answer:
         return self.call("GET", path, None, **headers)
 

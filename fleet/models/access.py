@@ -167,6 +167,19 @@ ACTOR_OF_SESSION = Statement(
     WHERE s.id = $1 AND s.user_id = $2 AND s.ended_at IS NULL AND s.expires_at > now() AND u.deactivated_at IS NULL""",
 )
 
+# Whether all that ACTOR_OF_SESSION answered at some time is so at this moment.
+ACTOR_STANDS = Statement(
+    "actor_stands",
+    ("uuid", "uuid", "text[]", "uuid"),
+    """SELECT CASE WHEN EXISTS (SELECT 1
+        FROM user_session s
+        JOIN user_account u ON u.id = s.user_id
+        LEFT JOIN customer c ON c.user_id = u.id
+        WHERE s.id = $1 AND s.user_id = $2 AND s.ended_at IS NULL AND s.expires_at > now() AND u.deactivated_at IS NULL
+            AND u.roles = $3 AND c.id IS NOT DISTINCT FROM $4)
+        THEN true ELSE refuse_actor() END""",
+)
+
 ACTOR_OF_API_KEY = Statement(
     "actor_of_api_key",
     ("bytea",),

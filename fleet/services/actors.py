@@ -1,15 +1,42 @@
-"""Who is behind a credential. Asked of the database at every request, so that a logout or a lost role works at once."""
+"""Who is behind a credential. Asked of the database at every request, so that a logout or a lost role works at once.
 
+What it said of a session is remembered, but only as an assumption: the next request of that session proves it with a check
+that travels ahead of its first statement, and is done over when the check fails.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import lru_cache
+from uuid import UUID
 
 from fleet import clock
 from fleet.auth import Actor, Claims, permissions_of, secret_hash
-from fleet.db import db
+from fleet.db import AssumptionFailed, db
 from fleet.errors import Unauthenticated
-from fleet.models.access import ACTOR_OF_API_KEY, ACTOR_OF_SESSION, ApiKey
+from fleet.models.access import ACTOR_OF_API_KEY, ACTOR_OF_SESSION, ACTOR_STANDS, ApiKey
 
 _LAST_USE_PRECISION = timedelta(minutes=1)
+_MOST_REMEMBERED = 10_000
+_remembered: dict[UUID, Actor] = {}
+
+
+def remembered(claims: Claims) -> Actor | None:
+    """The user behind a verified access token as of an earlier request: to be used only while it is `assumed`."""
+    actor = _remembered.get(claims.session_id)
+    return actor if actor is not None and actor.user_id == claims.user_id else None
+
+
+@contextmanager
+def assumed(actor: Actor) -> Iterator[None]:
+    """Do something as a remembered user. Raises AssumptionFailed when they have changed; nothing was done then."""
+    assert actor.session_id is not None  # noqa: S101 - only users of sessions are remembered
+    try:
+        with db.assuming(ACTOR_STANDS, (actor.session_id, actor.user_id, list(actor.roles), actor.customer_id)):
+            yield
+    except AssumptionFailed:
+        _remembered.pop(actor.session_id, None)
+        raise
 
 
 def of_session(claims: Claims) -> Actor:
@@ -18,13 +45,17 @@ def of_session(claims: Claims) -> Actor:
     if not rows:
         raise Unauthenticated("The session has ended")
     roles, customer_id = rows[0]
-    return Actor(
+    actor = Actor(
         user_id=claims.user_id,
         roles=tuple(roles),
         permissions=_permissions_of(tuple(roles)),
         customer_id=customer_id,
         session_id=claims.session_id,
     )
+    if len(_remembered) >= _MOST_REMEMBERED:
+        _remembered.clear()
+    _remembered[claims.session_id] = actor
+    return actor
 
 
 def of_api_key(secret: str) -> Actor:

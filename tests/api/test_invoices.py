@@ -37,14 +37,15 @@ def test_invoices_are_listed_newest_first_without_their_lines(cast: Cast) -> Non
     assert ([invoice["number"] for invoice in rest["data"]], rest["next_cursor"]) == ([numbers[0]], None)
 
 
-def test_a_list_and_a_single_read_take_one_statement_beside_the_one_that_asks_who_asks(
+def test_a_list_and_a_single_read_take_one_statement(
     cast: Cast, statements: list[str]
 ) -> None:
     invoices = [issued(cast, DAYS, LATE) for _ in range(5)]
+    cast.agent.known()
     for path in ("/v1/invoices", f"/v1/invoices/{invoices[0].id}"):
         statements.clear()
         cast.agent.get(path)
-        assert len(statements) == 2
+        assert len(statements) == 1
 
 
 def test_invoices_can_be_narrowed_down(cast: Cast) -> None:

@@ -173,13 +173,14 @@ class TestJournal:
         self, cast: Cast, statements: list[str]
     ) -> None:
         counted: list[int] = []
+        cast.accountant.known()
         for _ in range(2):
             for _ in range(1 + 10 * len(counted)):
                 entry_by_hand(("1000", "debit", 5), ("3000", "credit", 5))
             statements.clear()
             cast.accountant.get(ENTRIES)
             counted.append(len(statements))
-        assert counted == [2, 2]
+        assert counted == [1, 1]
 
     def test_the_journal_can_be_narrowed_down(self, cast: Cast) -> None:
         invoice = posted(cast, DAYS)

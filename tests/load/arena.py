@@ -62,10 +62,10 @@ class Arena:
             "WEB_THREADS": str(THREADS),
         }
 
-    def gunicorn(self, name: str, application: str) -> int:
-        """Start an application as a deploy does; returns its port when it answers."""
+    def gunicorn(self, name: str, application: str, *options: str) -> int:
+        """Start an application as a deploy does, but for the options; returns its port when it answers."""
         port = usable_port(None)
-        self.start(name, python("gunicorn", "--config", "deploy/gunicorn.conf.py", application), PORT=str(port))
+        self.start(name, python("gunicorn", "--config", "deploy/gunicorn.conf.py", *options, application), PORT=str(port))
         self._await(name, port)
         return port
 
