@@ -9,6 +9,7 @@ from fleet.blueprints import (
     api_keys,
     branches,
     calendar,
+    events,
     invoices,
     ledger,
     operations,
@@ -37,6 +38,7 @@ BLUEPRINTS = (
     people.bp,
     invoices.bp,
     ledger.bp,
+    events.bp,
 )
 
 

@@ -35,11 +35,11 @@ COUNTER = CUSTOMER | {
 }  # fmt: skip
 MANAGER = COUNTER | WORKSHOP | {
     "branches.manage", "vehicle_classes.manage", "vehicles.create", "vehicles.update", "vehicles.delete",
-    "rentals.backdate", "customers.erase", "ledger.read",
+    "rentals.backdate", "customers.erase", "ledger.read", "events.read",
 }  # fmt: skip
 ACCOUNTANT = EVERYBODY | {
     "customers.read", "customers.read_all", "rentals.read", "rentals.read_all", "invoices.read", "invoices.read_all",
-    "ledger.read", "ledger.post", "ledger.accounts", "reconciliation.read", "api_keys.manage",
+    "ledger.read", "ledger.post", "ledger.accounts", "reconciliation.read", "api_keys.manage", "events.read",
 }  # fmt: skip
 ADMIN = MANAGER | ACCOUNTANT | {"users.manage"}
 

@@ -19,7 +19,7 @@ import peewee
 
 from fleet.config import ConfigError
 from fleet.db import db
-from fleet.services import outbox
+from fleet.services import events, outbox
 from fleet.services.outbox import Claimed
 from tasks import app, topics
 from tasks.backpressure import Backpressure
@@ -66,7 +66,12 @@ class Relay:
         log.info("relay stopped")
 
     def turn(self) -> bool:
-        """Claim once and publish; returns whether a queue had more to claim. Raises BrokerAway, peewee's errors."""
+        """Put events in order, then claim once and publish; returns whether a queue had more to claim.
+
+        Raises BrokerAway, peewee's errors.
+        """
+        # Before the broker is asked: those who read the stream need none.
+        events.put_in_order()
         claimed = outbox.claim_due(self._pressure.open_queues(), limit=CLAIM_LIMIT)
         unknown = [promise for promise in claimed if promise.topic not in self._known]
         if unknown:

@@ -34,6 +34,7 @@ MADE_BY_US = {
     "invoice_number_key": "drawn from a locked counter",
     "vehicle_block_rental_key": "a rental makes its one block itself",
     "vehicle_class_id_currency": "the id alone is unique",
+    "event_position_key": "counted by the sequencer",
     "schema_migration_name": "written by migrations",
 }
 

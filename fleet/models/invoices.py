@@ -87,6 +87,11 @@ WITH counter AS (
     FROM issued, unnest(%(position)s::int[], %(type)s::text[], %(rule)s::text[], %(description)s::text[],
         %(quantity)s::int[], %(unit_amount)s::bigint[], %(line_net)s::bigint[], %(tax_code)s::text[],
         %(tax_bps)s::int[], %(line_tax)s::bigint[]) AS line
+), event AS (
+    INSERT INTO event (id, type, occurred_at, aggregate_type, aggregate_id, data)
+    SELECT %(event_id)s, 'invoice.issued', %(issued_at)s, 'invoice', issued.id,
+        %(data)s::jsonb || jsonb_build_object('number', issued.number)
+    FROM issued
 )
 SELECT number FROM issued
 """

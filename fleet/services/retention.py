@@ -10,6 +10,7 @@ from fleet.auth import SESSION_LIFETIME
 from fleet.db import db
 from fleet.idempotency import FORGET_ANSWERS, KEPT_HOURS
 from fleet.models.access import FORGET_FAILURES, FORGET_SESSIONS, FORGET_TOKENS
+from fleet.models.events import FORGET_EVENTS
 from fleet.models.promises import FORGET_CONFIRMED, FORGET_RECEIVED
 from fleet.rules.throttle import HEALS_AFTER
 
@@ -19,11 +20,13 @@ CONFIRMED_KEPT = timedelta(days=7)
 RECEIVED_KEPT = CONFIRMED_KEPT + timedelta(days=1)
 # A session that is over tells for a while when it was used and why it ended.
 SESSIONS_KEPT = timedelta(days=30)
+# How long a reader of the stream may have been away; longer than what the table's guard asks for.
+EVENTS_KEPT = timedelta(days=90)
 BATCH, MOST_BATCHES = 2000, 100
 
 
 def forget_old() -> dict[str, int]:
-    """Delete promises, inbox rows, answers, sessions and failed sign-ins past their time; returns how many of each.
+    """Delete promises, inbox rows, answers, sessions, failed sign-ins and events past their time; returns how many of each.
 
     Dead promises are kept: they wait for a person. Does at most MOST_BATCHES batches of each; the next run goes on.
     """
@@ -35,6 +38,7 @@ def forget_old() -> dict[str, int]:
         "user_session": _in_batches(FORGET_SESSIONS, {"before": now - SESSIONS_KEPT}),
         "refresh_token": _in_batches(FORGET_TOKENS, {"before": now - SESSION_LIFETIME}),
         "login_throttle": _in_batches(FORGET_FAILURES, {"before": now - HEALS_AFTER}),
+        "event": _in_batches(FORGET_EVENTS, {"before": first_id_of(now - EVENTS_KEPT)}),
     }
 
 

@@ -27,6 +27,7 @@ _PROMISE = "tests/races/test_promise_meetings.py::test_"
 _BOOK = "tests/races/test_book_meetings.py::test_"
 _ACCESS = "tests/races/test_access_meetings.py::test_"
 _VEHICLE = "tests/races/test_vehicle_meetings.py::test_"
+_EVENT = "tests/races/test_event_stream.py::test_"
 _FORGET = f"{_PROMISE}two_sweeps_share_what_is_to_be_forgotten"
 
 LOCKS = {
@@ -103,8 +104,11 @@ LOCKS = {
             "FORGET_SESSIONS": "user_session",
             "FORGET_TOKENS": "refresh_token",
             "FORGET_FAILURES": "login_throttle",
+            "FORGET_EVENTS": "event",
         }.items()
     },
+    # Events
+    "SEQUENCER": Race(f"{_EVENT}two_sequencers_do_not_place_the_same_event", "not one after the other"),
     # The database's own guards
     "guard_odometer": Race(
         f"{_BOOK}two_readings_typed_at_once_do_not_contradict_each_other", "both in order alone, and not together"

@@ -13,7 +13,7 @@ from tests.cast import Cast
 from tests.races.meeting import Call, Meeting, Runner, in_one_transaction
 from tests.races.scenes import count
 
-PAST = timedelta(days=30)
+PAST = timedelta(days=100)
 
 
 def shared(meet: Meeting, sweep: Call) -> tuple[Any, Any]:
@@ -52,7 +52,7 @@ def test_two_sweeps_share_what_is_exhausted(promised: UUID, meet: Meeting) -> No
 
 @pytest.mark.parametrize(
     "table",
-    ["outbox", "inbox", "idempotency_record", "user_session", "refresh_token", "login_throttle"],
+    ["outbox", "inbox", "idempotency_record", "user_session", "refresh_token", "login_throttle", "event"],
 )
 def test_two_sweeps_share_what_is_to_be_forgotten(cast: Cast, meet: Meeting, table: str) -> None:
     let_be_old(cast, table)
@@ -77,6 +77,10 @@ def let_be_old(cast: Cast, table: str) -> None:
         "user_session": {"id": old_id, "user_id": cast.ana.user_id, "expires_at": long_ago},
         "refresh_token": {"token_hash": b"t", "session_id": session_id, "issued_at": long_ago},
         "login_throttle": {"account_hash": b"a", "failures": 1, "last_failure_at": long_ago},
+        "event": {
+            "id": old_id, "type": "rental.held", "occurred_at": long_ago, "aggregate_type": "rental", "aggregate_id": old_id,
+            "data": {}, "position": 1,
+        },
     }  # fmt: skip
     values = rows[table]
     db.execute_sql(

@@ -69,11 +69,11 @@ class TestPostingInvoices:
         assert ledger.post_invoices([draft(cast), cast.corolla]) == 0
         assert ledger.post_invoices([]) == 0
 
-    def test_a_batch_of_any_size_takes_two_statements(self, cast: Cast, statements: list[str]) -> None:
+    def test_a_batch_of_any_size_takes_four_statements(self, cast: Cast, statements: list[str]) -> None:
         invoices = [issued(cast, DAYS, LATE).id for _ in range(50)]
         statements.clear()
         assert ledger.post_invoices(invoices) == 50
-        assert len(statements) == 2
+        assert len(statements) == 4, "two for the entries, two to tell of them"
 
     def test_invoices_of_a_closed_year_are_refused_whole(self, cast: Cast) -> None:
         with time_machine.travel("2025-12-31T12:00:00Z"):
