@@ -18,6 +18,7 @@ from fleet.blueprints import (
     users,
     vehicle_classes,
     vehicles,
+    webhooks,
 )
 from fleet.config import Settings
 from fleet.db import db, refuse_superuser
@@ -39,6 +40,7 @@ BLUEPRINTS = (
     invoices.bp,
     ledger.bp,
     events.bp,
+    webhooks.bp,
 )
 
 

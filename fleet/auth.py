@@ -41,7 +41,7 @@ ACCOUNTANT = EVERYBODY | {
     "customers.read", "customers.read_all", "rentals.read", "rentals.read_all", "invoices.read", "invoices.read_all",
     "ledger.read", "ledger.post", "ledger.accounts", "reconciliation.read", "api_keys.manage", "events.read",
 }  # fmt: skip
-ADMIN = MANAGER | ACCOUNTANT | {"users.manage"}
+ADMIN = MANAGER | ACCOUNTANT | {"users.manage", "webhooks.manage"}
 
 # The one table of who may do what; docs/api.md shows it and a test holds the two together.
 ROLES: dict[str, frozenset[str]] = {

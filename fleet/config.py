@@ -15,7 +15,7 @@ Environment = Literal["development", "test", "production"]
 DEVELOPMENT_SECRET = "development-only-secret-key-never-in-production"  # noqa: S105 - refused by production below
 MIN_SECRET_LENGTH = 32
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-# Switches for development that others read, and that no production may have on.
+# Switches for development that no production may have on.
 UNSAFE_SWITCHES = ("FLASK_DEBUG", "WEBHOOK_ALLOW_PRIVATE")
 _PEM_BLOCK = re.compile(r"-----BEGIN [A-Z ]+-----.+?-----END [A-Z ]+-----\n?", re.S)
 
@@ -169,6 +169,7 @@ class Settings:
     mail_from: str = _setting("FLEET_MAIL_FROM", _text, "Fleet <no-reply@fleet.invalid>")
     mail_dir: str = _setting("FLEET_MAIL_DIR", _text, "var/mail")
     metrics_token: str = _setting("FLEET_METRICS_TOKEN", _text, "")
+    webhook_allow_private: bool = _setting("WEBHOOK_ALLOW_PRIVATE", _switch, False)
     log_level: str = _setting("LOG_LEVEL", _level, "INFO")
 
     @classmethod

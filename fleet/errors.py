@@ -185,6 +185,7 @@ CONSTRAINTS: dict[str, type[FleetError] | tuple[type[FleetError], str]] = {
     "idempotency_record_pkey": InProgress,
     "rental_vehicle_out_once": InvalidState,
     "vehicle_transition": InvalidState,
+    "webhook_delivery_transition": InvalidState,
     "rental_transition": InvalidState,
     "invoice_transition": InvalidState,
     "odometer_sequence": OdometerOutOfSequence,

@@ -17,6 +17,8 @@ DELIVERIES = Counter("fleet_outbox_deliveries_total", "Messages handled", ["topi
 LAG = Histogram(
     "fleet_outbox_lag_seconds", "From commit to effect", ["topic"], buckets=(*_BUCKETS_S, 10.0, 30.0, 60.0, 300.0)
 )
+WEBHOOK_ATTEMPTS = Counter("fleet_webhook_attempts_total", "Attempts to send an event", ["outcome"])
+WEBHOOKS_DISABLED = Counter("fleet_webhooks_disabled_total", "Endpoints switched off by themselves", ["reason"])
 
 
 @lru_cache(maxsize=1024)

@@ -6,7 +6,7 @@ from fleet.services import outbox
 from tasks.wiring import settings
 
 broker_url = settings().broker_url
-include = ["tasks.accounting", "tasks.maintenance", "tasks.notifications"]
+include = ["tasks.accounting", "tasks.maintenance", "tasks.notifications", "tasks.webhooks"]
 
 # --- what is sent: ids, as JSON, to the queue that the name says ------------------------------------------------------
 accept_content = ["json"]

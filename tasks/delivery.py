@@ -36,7 +36,7 @@ def together(topic: str, ids: Sequence[str], effect: Callable[[list[Message]], o
     def alone(message: Message) -> bool:
         return _settle(topic, [message], effect)
 
-    with _lease_takes_over(topic):
+    with lease_takes_over(topic):
         deadline = time.monotonic() + BUDGET_S
         counted = outbox.count_first_deliveries(ids)
         try:
@@ -60,7 +60,7 @@ def one_by_one(
 
     It returns False when there is nothing for it to do now. What it raises is tried again later, unless `hopeless` lists it.
     """
-    with _lease_takes_over(topic):
+    with lease_takes_over(topic):
         _each_counted(outbox.unfinished(ids), attempt, deadline=time.monotonic() + BUDGET_S, hopeless=hopeless)
 
 
@@ -153,7 +153,7 @@ def _report(topic: str, outcome: str, messages: Sequence[Message]) -> None:
 
 
 @contextmanager
-def _lease_takes_over(topic: str) -> Iterator[None]:
+def lease_takes_over(topic: str) -> Iterator[None]:
     """Without PostgreSQL nothing can be noted: acknowledge, and let the relay ring again when the lease ends."""
     try:
         yield

@@ -21,7 +21,7 @@ from fleet.config import ConfigError
 from fleet.db import db
 from fleet.services import events, outbox
 from fleet.services.outbox import Claimed
-from tasks import app, topics
+from tasks import app, topics, webhooks
 from tasks.backpressure import Backpressure
 from tasks.broker import Broker, BrokerAway
 from tasks.causes import cause_of
@@ -72,7 +72,11 @@ class Relay:
         """
         # Before the broker is asked: those who read the stream need none.
         events.put_in_order()
-        claimed = outbox.claim_due(self._pressure.open_queues(), limit=CLAIM_LIMIT)
+        queues = self._pressure.open_queues()
+        rung = webhooks.ring(self._broker, queues)
+        if rung:
+            self._relayed[webhooks.TOPIC] += rung
+        claimed = outbox.claim_due(queues, limit=CLAIM_LIMIT)
         unknown = [promise for promise in claimed if promise.topic not in self._known]
         if unknown:
             self._bury(unknown)

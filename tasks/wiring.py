@@ -5,7 +5,7 @@ from functools import cache
 from fleet import config, logs
 from fleet.config import Settings
 from fleet.db import db, refuse_superuser
-from fleet.gateways import mail
+from fleet.gateways import mail, webhooks
 from fleet.gateways.mail import Mailer
 
 # A batch may take longer than anything that a person waits for.
@@ -22,6 +22,12 @@ def settings() -> Settings:
 def mailer() -> Mailer:
     """The way that mails go."""
     return mail.mailer(settings())
+
+
+@cache
+def webhook_sender() -> webhooks.Sender:
+    """The way that webhooks go."""
+    return webhooks.Sender(allow_private=settings().webhook_allow_private)
 
 
 def wire() -> None:

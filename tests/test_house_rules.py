@@ -20,7 +20,7 @@ CALM_FUNCTION, CALM_FILE = 26, 260
 
 # What may know whom: a room knows those with a lower number, and its own.
 FOUNDATION = (
-    "auth", "clock", "config", "db", "errors", "idempotency", "limits", "logs", "metrics", "parsing", "passwords",
+    "auth", "clock", "config", "db", "errors", "idempotency", "limits", "logs", "metrics", "parsing", "passwords", "sealing",
 )  # fmt: skip
 WEB = ("http", "observe", "openapi", "paging", "problems", "wiring")
 RANKS = {
@@ -54,6 +54,8 @@ NO_IDEMPOTENCY = {
     "POST /v1/auth/logout": "a second one finds the session ended",
     "POST /v1/auth/password": "a second one finds the password changed",
     "POST /v1/api-keys": "the answer carries the key, which is stored nowhere",
+    "POST /v1/webhook-endpoints": "the answer carries the secret, which is stored nowhere in clear",
+    "POST /v1/webhook-endpoints/<uuid:endpoint_id>/rotate-secret": "the answer carries the secret",
 }
 
 Described = tuple[Rule, str, Operation, Callable[..., Any]]

@@ -35,6 +35,7 @@ MADE_BY_US = {
     "vehicle_block_rental_key": "a rental makes its one block itself",
     "vehicle_class_id_currency": "the id alone is unique",
     "event_position_key": "counted by the sequencer",
+    "webhook_delivery_once": "an event gets its place once, and is queued with it",
     "schema_migration_name": "written by migrations",
 }
 
@@ -91,7 +92,7 @@ def test_the_database_allows_the_transitions_that_the_rules_allow(app: Flask) ->
     kept = set(db.rows("SELECT thing, from_status, to_status FROM lifecycle_transition"))
     drawn = {
         (lifecycle.thing, old, new)
-        for lifecycle in (lifecycles.vehicle, lifecycles.rental, lifecycles.invoice)
+        for lifecycle in (lifecycles.vehicle, lifecycles.rental, lifecycles.invoice, lifecycles.webhook_delivery)
         for old, following in lifecycle.transitions.items()
         for new in following
     }
@@ -104,7 +105,7 @@ def test_every_lifecycle_is_guarded_by_the_database(app: Flask) -> None:
     assert {name for (name,) in guarded} == {f"{thing}_transition" for thing in things}
 
 
-@pytest.mark.parametrize("thing", ["vehicle", "rental", "invoice"])
+@pytest.mark.parametrize("thing", ["vehicle", "rental", "invoice", "webhook_delivery"])
 def test_the_states_that_a_table_takes_are_those_of_its_lifecycle(app: Flask, thing: str) -> None:
     found = db.one("SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = %s", (f"{thing}_status",))
     assert found is not None

@@ -90,6 +90,17 @@ invoice = Lifecycle(
     initial=("draft", "open"),
 )
 
+webhook_delivery = Lifecycle(
+    "webhook_delivery",
+    {
+        "queued": frozenset({"delivered", "retrying", "dead"}),
+        "retrying": frozenset({"delivered", "dead"}),
+        "delivered": frozenset(),
+        "dead": frozenset({"queued"}),
+    },
+    initial=("queued",),
+)
+
 OCCUPYING = frozenset({"held", "reserved", "active"})
 """The rental states that keep a vehicle's time in the calendar."""
 

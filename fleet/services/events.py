@@ -14,6 +14,7 @@ from fleet.models.base import Condition
 from fleet.models.ledger import ENTRIES
 from fleet.models.rentals import RENTALS
 from fleet.models.vehicles import VEHICLES, Vehicle
+from fleet.models.webhooks import fan_out
 from fleet.rules import events as rules
 
 Id = UUID | str
@@ -23,22 +24,24 @@ SEQUENCER_LOCK = 7_305_418
 PLACED_AT_ONCE = 200
 
 
-def record(type_: str, aggregate_type: str, aggregate_id: Id, data: Mapping[str, Any]) -> None:
-    """Tell what happened to a thing, in the caller's transaction: with it the event stands or is gone."""
-    record_many(type_, aggregate_type, {aggregate_id: data})
+def record(type_: str, aggregate_type: str, aggregate_id: Id, data: Mapping[str, Any]) -> UUID:
+    """Tell what happened to a thing, in the caller's transaction: with it the event stands or is gone; returns its id."""
+    return record_many(type_, aggregate_type, {aggregate_id: data})[0]
 
 
-def record_many(type_: str, aggregate_type: str, told: Mapping[Any, Mapping[str, Any]]) -> None:
+def record_many(type_: str, aggregate_type: str, told: Mapping[Any, Mapping[str, Any]]) -> list[UUID]:
     """Tell the same of many things at once, by one statement; `told` has the data by the id of each thing."""
+    event_ids = [clock.new_id() for _ in told]
     values = {
         "type": type_,
         "occurred_at": clock.now(),
         "aggregate_type": aggregate_type,
-        "ids": [clock.new_id() for _ in told],
+        "ids": event_ids,
         "aggregate_ids": [str(aggregate_id) for aggregate_id in told],
         "data": [as_json(data) for data in told.values()],
     }
     db.execute_sql(models.RECORD, values)
+    return event_ids
 
 
 def of_vehicle(type_: str, vehicle: Vehicle) -> None:
@@ -64,8 +67,9 @@ def as_json(data: Mapping[str, Any]) -> str:
 
 
 def put_in_order(*, limit: int = PLACED_AT_ONCE) -> int:
-    """Give committed events their places in the stream; returns how many. Two at once do not mind each other.
+    """Give committed events their places in the stream and queue them for the webhooks that want them; returns how many.
 
+    Two at once do not mind each other, and an event is queued once for each endpoint, because it gets its place once.
     Called by the relay at each turn: an event is to be read some 50 ms after its commit.
     """
     if db.one(models.ANY_UNPLACED) is None:
@@ -73,7 +77,9 @@ def put_in_order(*, limit: int = PLACED_AT_ONCE) -> int:
     with transaction():
         if db.one(models.SEQUENCER, (SEQUENCER_LOCK,)) != (True,):
             return 0
-        return len(db.rows(models.PLACE, {"limit": limit}))
+        placed = db.rows(models.PLACE, {"limit": limit})
+        fan_out(placed)
+    return len(placed)
 
 
 def listed(actor: Actor, *, after: UUID | None, limit: int, start: int = 0, type_: str | None = None) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from fleet.idempotency import FORGET_ANSWERS, KEPT_HOURS
 from fleet.models.access import FORGET_FAILURES, FORGET_SESSIONS, FORGET_TOKENS
 from fleet.models.events import FORGET_EVENTS
 from fleet.models.promises import FORGET_CONFIRMED, FORGET_RECEIVED
+from fleet.models.webhooks import FORGET_DELIVERIES
 from fleet.rules.throttle import HEALS_AFTER
 
 # Confirmed promises are the record of what was sent when. Their inbox rows stay a day longer: a message that is still on
@@ -22,11 +23,13 @@ RECEIVED_KEPT = CONFIRMED_KEPT + timedelta(days=1)
 SESSIONS_KEPT = timedelta(days=30)
 # How long a reader of the stream may have been away; longer than what the table's guard asks for.
 EVENTS_KEPT = timedelta(days=90)
+# Whatever became of them; what still waits after so long waits for an endpoint that was switched off or removed.
+DELIVERIES_KEPT = timedelta(days=30)
 BATCH, MOST_BATCHES = 2000, 100
 
 
 def forget_old() -> dict[str, int]:
-    """Delete promises, inbox rows, answers, sessions, failed sign-ins and events past their time; returns how many of each.
+    """Delete what is past its time; returns how many rows of each table.
 
     Dead promises are kept: they wait for a person. Does at most MOST_BATCHES batches of each; the next run goes on.
     """
@@ -38,6 +41,7 @@ def forget_old() -> dict[str, int]:
         "user_session": _in_batches(FORGET_SESSIONS, {"before": now - SESSIONS_KEPT}),
         "refresh_token": _in_batches(FORGET_TOKENS, {"before": now - SESSION_LIFETIME}),
         "login_throttle": _in_batches(FORGET_FAILURES, {"before": now - HEALS_AFTER}),
+        "webhook_delivery": _in_batches(FORGET_DELIVERIES, {"before": first_id_of(now - DELIVERIES_KEPT)}),
         "event": _in_batches(FORGET_EVENTS, {"before": first_id_of(now - EVENTS_KEPT)}),
     }
 

@@ -28,6 +28,7 @@ _BOOK = "tests/races/test_book_meetings.py::test_"
 _ACCESS = "tests/races/test_access_meetings.py::test_"
 _VEHICLE = "tests/races/test_vehicle_meetings.py::test_"
 _EVENT = "tests/races/test_event_stream.py::test_"
+_WEBHOOK = "tests/races/test_webhook_meetings.py::test_"
 _FORGET = f"{_PROMISE}two_sweeps_share_what_is_to_be_forgotten"
 
 LOCKS = {
@@ -105,10 +106,12 @@ LOCKS = {
             "FORGET_TOKENS": "refresh_token",
             "FORGET_FAILURES": "login_throttle",
             "FORGET_EVENTS": "event",
+            "FORGET_DELIVERIES": "webhook_delivery",
         }.items()
     },
     # Events
     "SEQUENCER": Race(f"{_EVENT}two_sequencers_do_not_place_the_same_event", "not one after the other"),
+    "CLAIMING": Race(f"{_WEBHOOK}an_endpoint_that_fails_is_tried_by_one_relay_alone", "two at once"),
     # The database's own guards
     "guard_odometer": Race(
         f"{_BOOK}two_readings_typed_at_once_do_not_contradict_each_other", "both in order alone, and not together"

@@ -9,7 +9,7 @@ import pytest
 from fleet import clock
 from fleet.db import db, transaction
 from fleet.services import outbox, retention
-from tests.cast import Cast
+from tests.cast import Cast, insert
 from tests.races.meeting import Call, Meeting, Runner, in_one_transaction
 from tests.races.scenes import count
 
@@ -52,7 +52,7 @@ def test_two_sweeps_share_what_is_exhausted(promised: UUID, meet: Meeting) -> No
 
 @pytest.mark.parametrize(
     "table",
-    ["outbox", "inbox", "idempotency_record", "user_session", "refresh_token", "login_throttle", "event"],
+    ["outbox", "inbox", "idempotency_record", "user_session", "refresh_token", "login_throttle", "event", "webhook_delivery"],
 )
 def test_two_sweeps_share_what_is_to_be_forgotten(cast: Cast, meet: Meeting, table: str) -> None:
     let_be_old(cast, table)
@@ -81,7 +81,11 @@ def let_be_old(cast: Cast, table: str) -> None:
             "id": old_id, "type": "rental.held", "occurred_at": long_ago, "aggregate_type": "rental", "aggregate_id": old_id,
             "data": {}, "position": 1,
         },
+        "webhook_delivery": {"id": old_id, "endpoint_id": old_id, "event_id": session_id},
     }  # fmt: skip
+    if table == "webhook_delivery":
+        insert("webhook_endpoint", id=old_id, url="https://example.com/", secret=b"s")
+        insert("event", **{**rows["event"], "id": session_id})
     values = rows[table]
     db.execute_sql(
         f"INSERT INTO {table} ({', '.join(values)}) VALUES ({', '.join(['%s'] * len(values))})", tuple(values.values())
