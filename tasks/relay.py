@@ -73,7 +73,7 @@ class Relay:
         # Before the broker is asked: those who read the stream need none.
         events.put_in_order()
         queues = self._pressure.open_queues()
-        rung = webhooks.ring(self._broker, queues)
+        rung = webhooks.ring(self._broker, limit=CLAIM_LIMIT) if webhooks.QUEUE in queues else 0
         if rung:
             self._relayed[webhooks.TOPIC] += rung
         claimed = outbox.claim_due(queues, limit=CLAIM_LIMIT)

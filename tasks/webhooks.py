@@ -2,29 +2,30 @@
 
 import logging
 import time
-from collections.abc import Collection
 
 from fleet import metrics
-from fleet.services import webhook_deliveries
-from fleet.services.outbox import queue_of
+from fleet.gateways.mail import MailNotConfigured, MailRefused
+from fleet.services import webhook_deliveries, webhook_notices
+from fleet.services.outbox import Message, queue_of
 from fleet.services.webhook_deliveries import TOPIC, Outcome
 from tasks import consumer, delivery
 from tasks.broker import Broker, BrokerAway
-from tasks.wiring import webhook_sender
+from tasks.wiring import mailer, webhook_sender
 
 log = logging.getLogger("tasks.webhooks")
 
+QUEUE = queue_of(TOPIC)
+HOPELESS = (MailNotConfigured, MailRefused)
 # After this, what is left of a batch is given back: far enough from Celery's time limit for one slow receiver more.
 BUDGET_S = 30.0
 
 
-def ring(broker: Broker, open_queues: Collection[str]) -> int:
+def ring(broker: Broker, *, limit: int) -> int:
     """Publish a message for each batch that is due; returns how many deliveries. Raises BrokerAway, peewee's errors."""
-    queue = queue_of(TOPIC)
-    batches = webhook_deliveries.claim_due() if queue in open_queues else []
+    batches = webhook_deliveries.claim_due(limit=limit)
     for position, batch in enumerate(batches):
         try:
-            broker.publish(TOPIC, queue, batch)
+            broker.publish(TOPIC, QUEUE, batch)
         except BrokerAway:
             webhook_deliveries.release([ticket for unsent in batches[position:] for ticket in unsent])
             raise
@@ -48,6 +49,16 @@ def deliver(tickets: list[str]) -> None:
         webhook_deliveries.release(left)
 
 
+@consumer("notifications.webhook_disabled")
+def disabled(ids: list[str]) -> None:
+    """Tell who made an endpoint that it was switched off."""
+    delivery.one_by_one(ids, _tell, topic="notifications.webhook_disabled", hopeless=HOPELESS)
+
+
+def _tell(message: Message) -> bool:
+    return webhook_notices.send(message, mailer())
+
+
 def _report(outcome: Outcome) -> None:
     """One line, without the address: it may carry a secret in its query."""
     metrics.WEBHOOK_ATTEMPTS.labels(outcome.status).inc()
@@ -64,5 +75,4 @@ def _report(outcome: Outcome) -> None:
     log.log(logging.INFO if outcome.status == "delivered" else logging.WARNING, "webhook", extra=about)
     if outcome.disabled:
         metrics.WEBHOOKS_DISABLED.labels(outcome.disabled).inc()
-        disabled = {"endpoint_id": about["endpoint_id"], "reason": outcome.disabled}
-        log.error("webhook endpoint disabled", extra=disabled)
+        log.error("webhook endpoint disabled", extra={"endpoint_id": about["endpoint_id"], "reason": outcome.disabled})

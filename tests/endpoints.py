@@ -45,7 +45,7 @@ def happen(count: int = 1, type_: str = "rental.reserved") -> list[str]:
 
 
 def claimed() -> list[list[str]]:
-    return webhook_deliveries.claim_due()
+    return webhook_deliveries.claim_due(limit=500)
 
 
 def deliveries(**values: Any) -> list[WebhookDelivery]:

@@ -148,9 +148,10 @@ WITH open AS MATERIALIZED (
     ) AS room {_OPEN}
 ), due AS MATERIALIZED (
     SELECT picked.id FROM open e CROSS JOIN LATERAL (
-        SELECT d.id FROM webhook_delivery d WHERE {_DUE}
+        SELECT d.id, d.next_attempt_at FROM webhook_delivery d WHERE {_DUE}
         ORDER BY d.next_attempt_at, d.id LIMIT greatest(e.room, 0)
     ) picked
+    ORDER BY picked.next_attempt_at LIMIT %(limit)s
 )
 UPDATE webhook_delivery SET leased_until = now() + interval '1 second' * %(lease_s)s
 WHERE id = ANY (ARRAY(SELECT id FROM due))
@@ -206,6 +207,13 @@ DISABLE = """
 UPDATE webhook_endpoint SET enabled = false, disabled_reason = %(reason)s, disabled_at = now()
 WHERE id = %(id)s AND enabled
 RETURNING disabled_at
+"""
+
+# Only the two reasons that are not somebody's doing.
+DISABLED_TOLD = """
+SELECT u.email, u.first_name, e.url, e.disabled_reason
+FROM webhook_endpoint e JOIN user_account u ON u.id = e.created_by AND u.deactivated_at IS NULL
+WHERE e.id = %s AND e.disabled_reason IN ('gone','failing')
 """
 
 # --- by hand, and by age ----------------------------------------------------------------------------------------------

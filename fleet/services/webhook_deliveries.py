@@ -25,7 +25,7 @@ from fleet.models.base import Condition
 from fleet.rules import lifecycles
 from fleet.rules import webhooks as rules
 from fleet.sealing import SealBroken
-from fleet.services import events, webhooks
+from fleet.services import events, outbox, webhooks
 
 TOPIC = "webhooks.deliver"
 
@@ -87,8 +87,8 @@ class Outcome:
 # --- the relay's side -------------------------------------------------------------------------------------------------
 
 
-def claim_due() -> list[list[str]]:
-    """Take what is due, within what each endpoint may have under way: batches of tickets, each of one endpoint.
+def claim_due(*, limit: int) -> list[list[str]]:
+    """Take what is due, at most `limit`, within what each endpoint may have under way: batches, each of one endpoint.
 
     While another relay claims, there is nothing to take.
     """
@@ -97,7 +97,7 @@ def claim_due() -> list[list[str]]:
     with transaction():
         if db.one(models.CLAIMING, (CLAIMING_LOCK,)) != (True,):
             return []
-        rows = db.rows(models.CLAIM, {"most": MOST_UNDER_WAY, "lease_s": LEASE_S})
+        rows = db.rows(models.CLAIM, {"most": MOST_UNDER_WAY, "lease_s": LEASE_S, "limit": limit})
     by_endpoint: dict[str, list[str]] = defaultdict(list)
     for endpoint_id, delivery_id, attempts in sorted(rows):
         by_endpoint[endpoint_id].append(str(Ticket(delivery_id, attempts)))
@@ -184,6 +184,7 @@ def _disable(endpoint_id: UUID, reason: str) -> str | None:
     # Without its address: whoever reads the stream need not know what other receivers are called.
     told = {"id": endpoint_id, "disabled_reason": reason, "disabled_at": row[0]}
     events.record("webhook_endpoint.disabled", "webhook_endpoint", endpoint_id, told)
+    outbox.promise("notifications.webhook_disabled", "webhook_endpoint", endpoint_id)
     return reason
 
 

@@ -18,6 +18,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from fleet.services import events
 from tests.books import posted
 from tests.cast import Cast, Person, at, iso
 
@@ -69,6 +70,9 @@ PLAUSIBLE: dict[str, list[Any]] = {
     "roles": [["driver"]],
     "opening_hours": [{"mon": ["09:00-18:00"]}],
     "notes": [None, "Explored"],
+    "url": ["https://203.0.114.7/hooks"],
+    "event_types": [None, ["rental.reserved"]],
+    "after": [0, 1],
     "lines": [[{"account": account, "side": side, "amount": 5, "currency": "EUR"} for account, side in BALANCED]],
 }
 
@@ -94,7 +98,12 @@ def known(cast: Cast, role: str) -> Known:
     entries = cast.accountant.get("/v1/ledger/entries").json["data"]
     # Whoever explores as a customer does so as Ana, who would not survive what an admin may do to her.
     customers = [cast.ana.customer_id] if role == "customer" else [cast.ben.customer_id, cast.customer()]
+    endpoint = cast.admin.post("/v1/webhook-endpoints", {"url": "https://203.0.114.7/"}).json
+    events.put_in_order()
+    delivery = cast.admin.get(f"/v1/webhook-endpoints/{endpoint['id']}/deliveries").json["data"][0]
     return {
+        "endpoint_id": [endpoint["id"]],
+        "delivery_id": [delivery["id"]],
         "rental_id": [reserved.json["id"], f"{invoice.rental_id}"],
         "invoice_id": [f"{invoice.id}"],
         "entry_id": [entries[0]["id"]],

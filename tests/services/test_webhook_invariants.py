@@ -128,7 +128,7 @@ def test_claiming_reads_by_indexes_however_much_waits_or_was_sent(cast: Cast) ->
         FROM webhook_endpoint e, event v WHERE position > 5"""
     )
     db.execute_sql("ANALYZE webhook_delivery")
-    values = {"most": 20, "lease_s": 60}
+    values = {"most": 20, "lease_s": 60, "limit": 500}
     for sql in (webhook_deliveries.models.ANY_DUE, webhook_deliveries.models.CLAIM % values):
         plan = "\n".join(line for (line,) in db.rows(f"EXPLAIN {sql}"))
         assert "Seq Scan on webhook_delivery" not in plan, plan

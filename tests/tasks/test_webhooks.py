@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +16,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from fleet import clock
 from fleet.db import db
+from fleet.gateways.mail import Mail, MailUnavailable
 from fleet.gateways.webhooks import Sender
 from fleet.models.webhooks import WebhookEndpoint
 from fleet.rules.webhooks import MOST_ATTEMPTS, RETRIES_S
@@ -27,7 +29,7 @@ from tests.cast import Cast, insert
 from tests.endpoints import ENDPOINTS, claimed, deliveries, endpoint, happen, let_time_pass, states
 from tests.receiver import Receiver, dripping, on_the_wire, receiver
 from tests.source import ROOT
-from tests.tasks.outboxes import at_once
+from tests.tasks.outboxes import at_once, state
 
 FOREVER = 10**6
 
@@ -315,6 +317,51 @@ class TestEndpointsThatFail:
         assert sum(found.attempts for found in slow) < 10
 
 
+class TestTellingItsMaker:
+    @pytest.fixture
+    def mails(self, monkeypatch: pytest.MonkeyPatch) -> list[Mail]:
+        sent: list[Mail] = []
+        monkeypatch.setattr(tasks_webhooks, "mailer", lambda: SimpleNamespace(send=sent.append))
+        return sent
+
+    def promised(self) -> list[str]:
+        rows = db.rows("SELECT id FROM outbox WHERE topic = 'notifications.webhook_disabled'")
+        return [str(promise_id) for (promise_id,) in rows]
+
+    def switch_off(self, cast: Cast, told: Receiver) -> str:
+        told.answers = [(410, {})]
+        made = endpoint(cast, told)
+        happen()
+        work()
+        return str(made["id"])
+
+    def test_who_made_an_endpoint_is_told_that_it_was_switched_off(self, cast: Cast, told: Receiver, mails: list[Mail]) -> None:
+        self.switch_off(cast, told)
+        [promise_id] = self.promised()
+        for _ in range(2):
+            tasks_webhooks.disabled([promise_id])
+        [mail] = mails
+        assert (mail.id, mail.to) == (promise_id, cast.admin.email)
+        assert "410 Gone" in mail.text and "/hooks" in mail.text
+        assert "s3cret" not in mail.text + mail.html
+        assert state(promise_id) == "confirmed"
+
+    def test_nobody_is_told_what_is_no_longer_so(self, cast: Cast, told: Receiver, mails: list[Mail]) -> None:
+        endpoint_id = self.switch_off(cast, told)
+        cast.admin.patch(f"{ENDPOINTS}/{endpoint_id}", {"enabled": True}, version="2")
+        tasks_webhooks.disabled(self.promised())
+        assert (mails, [state(one) for one in self.promised()]) == ([], ["confirmed"])
+
+    def test_a_mail_that_does_not_go_out_is_tried_again(self, cast: Cast, told: Receiver, monkeypatch: Any) -> None:
+        def away(_: Mail) -> None:
+            raise MailUnavailable("ConnectionRefusedError")
+
+        self.switch_off(cast, told)
+        monkeypatch.setattr(tasks_webhooks, "mailer", lambda: SimpleNamespace(send=away))
+        tasks_webhooks.disabled(self.promised())
+        assert [state(one) for one in self.promised()] == ["waiting"]
+
+
 class TestAtLeastOnce:
     def test_two_workers_with_one_message_send_it_once(self, cast: Cast, told: Receiver) -> None:
         told.before_answer = lambda: time.sleep(0.1)
@@ -455,15 +502,22 @@ class TestTheRelay:
         endpoint(cast, told)
         happen(20)
         with pytest.raises(BrokerAway):
-            tasks_webhooks.ring(broker, ["webhooks"])
+            tasks_webhooks.ring(broker, limit=100)
         left = {ticket for batch in claimed() for ticket in batch}
         assert len(sent) == len(left) == 10 and not left & set(sent)
 
-    def test_leaves_a_paused_queue_alone(self, cast: Cast, told: Receiver, broker: Broker) -> None:
+    def test_leaves_a_paused_queue_alone(self, cast: Cast, told: Receiver, broker: Broker, monkeypatch: Any) -> None:
+        monkeypatch.setattr(broker, "depth", lambda queue: 1000 if queue == "webhooks" else 0)
         endpoint(cast, told)
         happen()
-        assert tasks_webhooks.ring(broker, ["accounting"]) == 0
+        Relay(broker, known=topics(), queue_limit=100).turn()
         assert len(claimed()) == 1
+
+    def test_rings_for_no_more_than_it_may(self, cast: Cast, told: Receiver, broker: Broker) -> None:
+        endpoint(cast, told)
+        happen(10)
+        assert tasks_webhooks.ring(broker, limit=4) == 4
+        assert [len(batch) for batch in claimed()] == [6]
 
     def test_a_batch_is_as_long_as_a_message_says(self) -> None:
         assert relay.BATCH["webhooks"] == webhook_deliveries.BATCH
