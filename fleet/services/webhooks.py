@@ -1,6 +1,7 @@
 """Where events are sent: who is told, of what, at which address, signed with which secret."""
 
 import os
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +16,7 @@ from fleet.models.webhooks import ENDPOINTS, STANDING, WebhookEndpoint, WebhookH
 from fleet.rules.events import TEST
 from fleet.rules.targets import TargetRefused, target_of
 from fleet.rules.webhooks import KEPT_AFTER_ROTATION, SECRET_BYTES, secret_text
+from fleet.sealing import SealBroken
 from fleet.services import events
 
 # Every event is multiplied by these.
@@ -134,10 +136,20 @@ def check_url(url: str) -> None:
         return
 
 
-def secrets_of(endpoint_id: UUID, *sealed: bytes | None) -> list[bytes]:
-    """The secrets that were sealed for an endpoint, without those that are None. Raises SealBroken."""
-    key = config.current().secret_key
-    return [sealing.unseal(bytes(one), about=endpoint_id.bytes, secret_key=key) for one in sealed if one is not None]
+def secrets_of(endpoint_id: UUID, sealed: bytes, previous: bytes | None) -> list[bytes]:
+    """What an endpoint's messages are signed with: its secret, and the one before it while that is valid.
+
+    Raises SealBroken. A secret before it that cannot be opened is left out: a rotation is what heals a lost key.
+    """
+    secrets = [_opened(sealed, endpoint_id)]
+    if previous is not None:
+        with suppress(SealBroken):
+            secrets.append(_opened(previous, endpoint_id))
+    return secrets
+
+
+def _opened(sealed: bytes, endpoint_id: UUID) -> bytes:
+    return sealing.unseal(bytes(sealed), about=endpoint_id.bytes, secret_key=config.current().secret_key)
 
 
 def _sealed(secret: bytes, endpoint_id: UUID) -> bytes:

@@ -39,7 +39,7 @@ class TestEndpoints:
         secret = create(cast).json["secret"]
         [found] = WebhookEndpoint.select()
         sealed = bytes(found.secret or b"")
-        [raw] = webhooks.secrets_of(found.id, sealed)
+        [raw] = webhooks.secrets_of(found.id, sealed, None)
         assert webhooks.secret_text(raw) == secret
         assert raw not in sealed
 

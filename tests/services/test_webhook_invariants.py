@@ -74,14 +74,21 @@ def test_a_delivery_that_contradicts_itself_is_refused(values: dict[str, Any], n
     assert constraint(error) == name
 
 
-@pytest.mark.parametrize("values", [{"failures": 1}, {"failing_since": "2026-01-01T00:00Z"}])
-def test_an_endpoint_fails_since_a_time_or_not_at_all(values: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [
+        ({"failures": 1}, "webhook_health_failing"),
+        ({"failing_since": "2026-01-01T00:00Z"}, "webhook_health_failing"),
+        ({"failing_since": "2026-01-01T00:00Z", "failures": -1}, "webhook_health_counts"),
+    ],
+)
+def test_an_endpoint_fails_since_a_time_or_not_at_all(values: dict[str, Any], name: str) -> None:
     about = {"endpoint_id": listening(), **values}
     with pytest.raises(peewee.IntegrityError) as error:
         db.execute_sql(
             f"INSERT INTO webhook_health ({', '.join(about)}) VALUES ({', '.join(['%s'] * len(about))})", tuple(about.values())
         )
-    assert constraint(error) == "webhook_health_failing"
+    assert constraint(error) == name
 
 
 def test_an_event_is_told_to_an_endpoint_once() -> None:

@@ -141,12 +141,11 @@ class TestDelivering:
         happen()
         work()
         assert (told.received, deliveries()[0].last_error) == ([], "secret_unreadable")
-        db.execute_sql("UPDATE webhook_endpoint SET previous_secret = NULL")
-        cast.admin.post(f"{ENDPOINTS}/{made['id']}/rotate-secret")
-        db.execute_sql("UPDATE webhook_endpoint SET previous_secret = NULL, previous_secret_until = NULL")
+        rotated = cast.admin.post(f"{ENDPOINTS}/{made['id']}/rotate-secret").json
         let_time_pass(minutes=10)
         work()
         assert states() == ["delivered"]
+        assert Webhook(rotated["secret"]).verify(told.received[0].body, told.received[0].headers)
 
 
 class TestRetrying:
