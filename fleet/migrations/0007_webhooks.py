@@ -42,6 +42,7 @@ CREATE TABLE webhook_health (
   rest_until timestamptz,
   last_success_at timestamptz,
   last_failure_at timestamptz,
+  slow boolean NOT NULL DEFAULT false,
   CONSTRAINT webhook_health_failing CHECK ((failing_since IS NULL) = (failures = 0)),
   CONSTRAINT webhook_health_counts CHECK (failures >= 0)
 ) WITH (fillfactor = 50);

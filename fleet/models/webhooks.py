@@ -36,7 +36,8 @@ class WebhookEndpoint(Versioned):
 
 
 class WebhookHealth(Model):
-    """How an endpoint is doing: since when nothing got through, how often in a row, and until when it is left alone."""
+    """How an endpoint is doing: since when nothing got through, how often in a row, until when it is left alone, and
+    whether it takes its time even when it is well."""
 
     endpoint_id = peewee.UUIDField(primary_key=True)
     failing_since = DateTimeTZField(null=True)
@@ -44,6 +45,7 @@ class WebhookHealth(Model):
     rest_until = DateTimeTZField(null=True)
     last_success_at = DateTimeTZField(null=True)
     last_failure_at = DateTimeTZField(null=True)
+    slow = peewee.BooleanField(default=False)
 
 
 class WebhookDelivery(Model):
@@ -130,7 +132,8 @@ def fan_out(placed: Sequence[tuple[UUID, str, UUID, int]]) -> int:
 
 # --- the relay's part -------------------------------------------------------------------------------------------------
 
-# An endpoint that fails gets one attempt at a time, and none while it rests; what waits for it keeps nobody else waiting.
+# An endpoint that fails or is slow gets one attempt at a time, and none while it rests: what waits for it keeps nobody else
+# waiting.
 _OPEN = """
     FROM webhook_endpoint e JOIN webhook_health h ON h.endpoint_id = e.id
     WHERE e.enabled AND (h.rest_until IS NULL OR h.rest_until <= now())"""
@@ -143,7 +146,7 @@ ANY_DUE = f"SELECT 1 {_OPEN} AND EXISTS (SELECT 1 FROM webhook_delivery d WHERE 
 CLAIMING = "SELECT pg_try_advisory_xact_lock(%s)"
 CLAIM = f"""
 WITH open AS MATERIALIZED (
-    SELECT e.id, CASE WHEN h.failing_since IS NULL THEN %(most)s ELSE 1 END - (
+    SELECT e.id, CASE WHEN h.failing_since IS NULL AND NOT h.slow THEN %(most)s ELSE 1 END - (
         SELECT count(*) FROM webhook_delivery u WHERE u.endpoint_id = e.id AND u.leased_until > now()
     ) AS room {_OPEN}
 ), due AS MATERIALIZED (
@@ -190,9 +193,10 @@ WHERE d.id = %(id)s AND d.attempts = %(attempts)s AND {_WAITING}
 """
 # Once in a while is enough to know that all is well: one row that each delivery wrote would be the next queue.
 WELL = """
-UPDATE webhook_health SET failing_since = NULL, failures = 0, rest_until = NULL, last_success_at = now()
-WHERE endpoint_id = %(endpoint_id)s
-    AND (failing_since IS NOT NULL OR last_success_at IS NULL OR last_success_at < now() - interval '10 seconds')
+UPDATE webhook_health SET failing_since = NULL, failures = 0, rest_until = NULL, last_success_at = now(), slow = %(slow)s
+WHERE endpoint_id = %(endpoint_id)s AND (
+    failing_since IS NOT NULL OR slow <> %(slow)s OR coalesce(last_success_at < now() - interval '10 seconds', true)
+)
 """
 UNWELL = """
 UPDATE webhook_health

@@ -25,6 +25,9 @@ LONGEST_ASKED_REST_S = _HOUR
 FAILING_TOO_LONG = timedelta(days=5)
 FAILURES_TOO_MANY = 10
 
+SLOW_S = 2.0
+"""An endpoint that takes longer to answer rests as long as it took: it keeps half a worker busy, and never all of them."""
+
 GONE = 410
 
 

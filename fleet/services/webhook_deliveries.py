@@ -153,7 +153,11 @@ def _post(begun: Attempt, sender: Sender) -> tuple[Reply | None, str | None]:
 @atomic
 def _note_success(begun: Attempt, reply: Reply, duration_ms: int) -> Outcome:
     db.execute_sql(models.DELIVERED, {"id": begun.id, "status": reply.status, "duration_ms": duration_ms})
-    db.execute_sql(models.WELL, {"endpoint_id": begun.endpoint_id})
+    about, took_s = {"endpoint_id": begun.endpoint_id}, duration_ms / 1000
+    slow = took_s >= rules.SLOW_S
+    db.execute_sql(models.WELL, {**about, "slow": slow})
+    if slow:
+        db.execute_sql(models.REST, {**about, "rest_s": took_s})
     return Outcome(begun, "delivered", reply.status, None, duration_ms)
 
 

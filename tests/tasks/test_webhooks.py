@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
@@ -19,6 +20,7 @@ from fleet.db import db
 from fleet.gateways.mail import Mail, MailUnavailable
 from fleet.gateways.webhooks import Sender
 from fleet.models.webhooks import WebhookEndpoint
+from fleet.rules import webhooks as rules
 from fleet.rules.webhooks import MOST_ATTEMPTS, RETRIES_S
 from fleet.services import retention, webhook_deliveries
 from tasks import relay, topics
@@ -314,6 +316,25 @@ class TestEndpointsThatFail:
         assert len(told.received) == 50
         slow = [found for found in deliveries() if found.status != "delivered"]
         assert sum(found.attempts for found in slow) < 10
+
+
+    def test_one_that_is_slow_keeps_one_worker_busy_and_rests_as_long(
+        self, cast: Cast, told: Receiver, monkeypatch: Any
+    ) -> None:
+        monkeypatch.setattr(rules, "SLOW_S", 0.2)
+        endpoint(cast, told)
+        happen(30)
+        told.before_answer = lambda: time.sleep(0.25)
+        at_once([partial(tasks_webhooks.deliver, batch) for batch in claimed()])
+        sent = len(told.received)
+        assert sent <= 2, "one of each batch that was under way before anybody knew"
+        assert claimed() == [], "it rests"
+        let_time_pass(seconds=1)
+        [batch] = claimed()
+        assert len(batch) == 1
+        told.before_answer = lambda: None
+        tasks_webhooks.deliver(batch)
+        assert sum(map(len, claimed())) == 20, "quick again"
 
 
 class TestTellingItsMaker:
