@@ -11,6 +11,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 from limits import parse as parse_limit
 
+# Short ones for what is slow: what waits in the broker longer than its lease is published twice.
+QUEUES = {"accounting": 200, "notifications": 20, "webhooks": 20, "maintenance": 200, "default": 200}
 Environment = Literal["development", "test", "production"]
 DEVELOPMENT_SECRET = "development-only-secret-key-never-in-production"  # noqa: S105 - refused by production below
 MIN_SECRET_LENGTH = 32
@@ -82,6 +84,16 @@ def _limit(raw: str) -> str:
         parse_limit(raw)
     except ValueError:
         raise ValueError("must be a limit such as 5 per minute") from None
+    return raw
+
+
+def _queue_limits(raw: str) -> str:
+    """Such as notifications=20,webhooks=20."""
+    for part in _names(raw):
+        queue, _, limit = part.partition("=")
+        if queue not in QUEUES:
+            raise ValueError("must name queues among " + ", ".join(QUEUES))
+        _positive(limit)
     return raw
 
 
@@ -164,7 +176,11 @@ class Settings:
     billing_grace_minutes: int = _setting("BILLING_GRACE_MINUTES", _whole, 59)
     payment_terms_days: int = _setting("PAYMENT_TERMS_DAYS", _whole, 14)
     currency: str = _setting("FLEET_CURRENCY", _currency, "USD")
-    relay_queue_limit: int = _setting("RELAY_QUEUE_LIMIT", _positive, 200)
+    relay_queue_limits: str = _setting(
+        "RELAY_QUEUE_LIMITS", _queue_limits, ",".join(f"{queue}={limit}" for queue, limit in QUEUES.items())
+    )
+    worker_stuck_after_s: int = _setting("WORKER_STUCK_AFTER_S", _positive, 60)
+    no_show_after_hours: int = _setting("NO_SHOW_AFTER_HOURS", _positive, 24)
     smtp_url: str = _setting("SMTP_URL", _url("smtp", "smtps"), "")
     mail_from: str = _setting("FLEET_MAIL_FROM", _text, "Fleet <no-reply@fleet.invalid>")
     mail_dir: str = _setting("FLEET_MAIL_DIR", _text, "var/mail")
@@ -193,6 +209,12 @@ class Settings:
     @property
     def production(self) -> bool:
         return self.env == "production"
+
+    @property
+    def queue_limits(self) -> dict[str, int]:
+        """How many messages may wait in each queue; one that is not named keeps its usual limit."""
+        chosen = dict(part.split("=") for part in _names(self.relay_queue_limits))
+        return {queue: int(chosen.get(queue, usual)) for queue, usual in QUEUES.items()}
 
     def _with_fallbacks(self) -> "Settings":
         chosen = {spec.name: getattr(self, spec.name) for spec in fields(self)}

@@ -103,6 +103,7 @@ LOCKS = {
             "FORGET_SESSIONS": "user_session",
             "FORGET_TOKENS": "refresh_token",
             "FORGET_FAILURES": "login_throttle",
+            "FORGET_PROCESSES": "process_report",
         }.items()
     },
     # The database's own guards
