@@ -58,7 +58,8 @@ beat_schedule = {
     for name, every_s in {
         "maintenance.expire_holds": 5.0,
         "maintenance.extend_overdue": 60.0,
+        "maintenance.give_up_no_shows": 60.0,
         "maintenance.bury_exhausted": 30.0,
-        "maintenance.forget_old": 900.0,
+        "maintenance.forget_old": 60.0,
     }.items()
 }
