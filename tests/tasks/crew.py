@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,6 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+import psycopg2
+
+from fleet.embedded import Databases
 
 ROOT = Path(__file__).parents[2]
 CELERY = [sys.executable, "-m", "celery", "--app", "tasks"]
@@ -62,3 +66,20 @@ def kill_children_of(pid: int) -> list[int]:
     for child in children:
         os.kill(child, signal.SIGKILL)
     return children
+
+
+@contextmanager
+def closed_books(databases: Databases) -> Iterator[None]:
+    """Somebody has the fiscal periods locked: whoever posts waits."""
+    connection = psycopg2.connect(databases.database_url)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM fiscal_period FOR UPDATE")
+    yield
+    connection.close()
+
+
+@contextmanager
+def deaf_mail_server() -> Iterator[str]:
+    """The address of a mail server that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
+        yield f"smtp://127.0.0.1:{server.getsockname()[1]}"

@@ -1,7 +1,5 @@
 """Slow queues keep no more than their lanes busy, so that the ledger does not wait for letters and web hooks."""
 
-import socket
-from collections.abc import Iterator
 from functools import partial
 from uuid import UUID
 
@@ -11,7 +9,7 @@ from fleet.db import db
 from fleet.services import outbox
 from tasks.lanes import SLOW, Lane, lanes
 from tests.books import issued
-from tests.tasks.crew import RELAY, WORKER, await_, running
+from tests.tasks.crew import RELAY, WORKER, await_, deaf_mail_server, running
 
 ALL = outbox.QUEUES
 
@@ -44,25 +42,18 @@ def test_a_worker_of_one_kind_needs_no_lanes(served):
     assert lanes(served, 4) == []
 
 
-@pytest.fixture
-def deaf_mail_server() -> Iterator[str]:
-    """The address of a mail server that takes connections and never says a word."""
-    with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
-        yield f"smtp://127.0.0.1:{server.getsockname()[1]}"
-
-
 @pytest.mark.slow
 def test_letters_that_hang_do_not_keep_the_ledger_waiting(
-    cast, broker, processes_environment, deaf_mail_server, tmp_path
+    cast, broker, processes_environment, tmp_path
 ):
     """Two children, and enough hanging letters for both: each takes 10 s to fail."""
-    environment = {**processes_environment, "SMTP_URL": deaf_mail_server}
     invoice = issued(cast)
     for _ in range(60):
         outbox.promise("notifications.invoice_issued", "invoice", invoice.id)
     with (
-        running(WORKER, environment, tmp_path / "worker.log"),
-        running(RELAY, environment, tmp_path / "relay.log"),
+        deaf_mail_server() as smtp_url,
+        running(WORKER, {**processes_environment, "SMTP_URL": smtp_url}, tmp_path / "worker.log"),
+        running(RELAY, processes_environment, tmp_path / "relay.log"),
     ):
         await_(lambda: posted(invoice.id))
         await_(lambda: db.one("SELECT count(*) > 0 FROM notification WHERE status = 'sending'") == (True,))

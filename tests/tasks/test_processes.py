@@ -2,20 +2,16 @@
 
 import email
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from email import policy
 
-import psycopg2
 import pytest
 
 from fleet import logs
 from fleet.db import db
-from fleet.embedded import Databases
 from fleet.services import outbox
 from tasks import app, topics
 from tests.books import issued
-from tests.tasks.crew import BEAT, RELAY, TIMEOUT_S, WORKER, await_, kill_children_of, lines, running
+from tests.tasks.crew import BEAT, RELAY, TIMEOUT_S, WORKER, await_, closed_books, kill_children_of, lines, running
 from tests.tasks.outboxes import row, state
 
 
@@ -67,16 +63,6 @@ def test_a_worker_that_is_killed_in_the_middle_of_its_work_leaves_one_effect(
         await_(lambda: state(promise) == "confirmed")
     assert db.one("SELECT count(*) FROM journal_entry WHERE source_id = %s", (invoice.id,)) == (1,)
     assert row(promise).deliveries == 2
-
-
-@contextmanager
-def closed_books(databases: Databases) -> Iterator[None]:
-    """Somebody has the fiscal periods locked: whoever posts waits."""
-    connection = psycopg2.connect(databases.database_url)
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT 1 FROM fiscal_period FOR UPDATE")
-    yield
-    connection.close()
 
 
 @pytest.mark.slow
