@@ -47,7 +47,8 @@ class Lanes(bootsteps.StartStopStep):
     def __init__(self, consumer: Any, **options: Any) -> None:
         super().__init__(consumer, **options)
         known = consumer.app.amqp.queues
-        served = dict(known.consume_from)
+        # Without an event loop (the solo pool, Windows) there is one task at a time and nothing to keep apart.
+        served = dict(known.consume_from) if consumer.controller.use_eventloop else {}
         self._lanes = [
             (lane, [served[name] for name in lane.queues]) for lane in lanes(list(served), consumer.controller.concurrency)
         ]
@@ -55,7 +56,10 @@ class Lanes(bootsteps.StartStopStep):
         known.deselect([name for lane, _ in self._lanes for name in lane.queues])
 
     def start(self, consumer: Any) -> None:
-        """Begin to consume; also after the connection was lost, when everything of before is gone."""
+        """Nothing yet: RabbitMQ delivers at once, while Celery is still on its way to where it can take a message."""
+
+    def register_with_event_loop(self, consumer: Any, hub: Any) -> None:
+        """Begin to consume, as Celery does in this moment; also after the connection was lost and all of before is gone."""
         self._consumers = [self._consume(consumer, lane.children, queues) for lane, queues in self._lanes]
 
     def stop(self, consumer: Any) -> None:

@@ -1,5 +1,7 @@
 """Slow queues keep no more than their lanes busy, so that the ledger does not wait for letters and web hooks."""
 
+import os
+import signal
 from functools import partial
 from uuid import UUID
 
@@ -65,3 +67,22 @@ def test_letters_that_hang_do_not_keep_the_ledger_waiting(
 
 def posted(invoice_id: UUID) -> bool:
     return db.one("SELECT count(*) FROM journal_entry WHERE source_id = %s", (invoice_id,)) == (1,)
+
+
+@pytest.mark.slow
+def test_both_kinds_of_queues_are_consumed_again_after_redis_was_killed(
+    cast, broker, processes_environment, databases, tmp_path
+):
+    log = tmp_path / "worker.log"
+    with (
+        running(WORKER, processes_environment, log),
+        running(RELAY, processes_environment, tmp_path / "relay.log"),
+    ):
+        for _ in range(2):
+            issued(cast)
+            await_(lambda: db.one("SELECT count(*) FROM outbox WHERE confirmed_at IS NULL") == (0,))
+            os.kill(databases.redis.pid, signal.SIGKILL)
+            databases.redis.stop()
+            databases.redis.start()
+        issued(cast)
+        await_(lambda: db.one("SELECT count(*) FROM outbox WHERE confirmed_at IS NULL") == (0,))
