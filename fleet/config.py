@@ -16,6 +16,7 @@ QUEUES = {"accounting": 200, "notifications": 20, "webhooks": 20, "maintenance":
 Environment = Literal["development", "test", "production"]
 DEVELOPMENT_SECRET = "development-only-secret-key-never-in-production"  # noqa: S105 - refused by production below
 MIN_SECRET_LENGTH = 32
+MIN_PASSWORD_LENGTH = 12
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 # Switches for development that others read, and that no production may have on.
 UNSAFE_SWITCHES = ("FLASK_DEBUG", "WEBHOOK_ALLOW_PRIVATE")
@@ -94,6 +95,15 @@ def _queue_limits(raw: str) -> str:
         if queue not in QUEUES:
             raise ValueError("must name queues among " + ", ".join(QUEUES))
         _positive(limit)
+    return raw
+
+
+def _credentials(raw: str) -> str:
+    """One or more of user:password, with commas between."""
+    for part in raw.split(","):
+        user, _, password = part.partition(":")
+        if not user or len(password) < MIN_PASSWORD_LENGTH:
+            raise ValueError(f"must be user:password, with at least {MIN_PASSWORD_LENGTH} characters after the colon")
     return raw
 
 
@@ -184,6 +194,9 @@ class Settings:
     smtp_url: str = _setting("SMTP_URL", _url("smtp", "smtps"), "")
     mail_from: str = _setting("FLEET_MAIL_FROM", _text, "Fleet <no-reply@fleet.invalid>")
     mail_dir: str = _setting("FLEET_MAIL_DIR", _text, "var/mail")
+    flower_address: str = _setting("FLOWER_ADDRESS", _text, "127.0.0.1")
+    flower_port: int = _setting("FLOWER_PORT", _positive, 5555)
+    flower_basic_auth: str = _setting("FLOWER_BASIC_AUTH", _credentials, "")
     metrics_token: str = _setting("FLEET_METRICS_TOKEN", _text, "")
     log_level: str = _setting("LOG_LEVEL", _level, "INFO")
 

@@ -22,6 +22,7 @@ WORKER = [
     *CELERY, "--quiet", "worker", "--concurrency", "2", "--without-gossip", "--without-mingle", "--without-heartbeat",
 ]  # fmt: skip
 RELAY = [sys.executable, "-m", "tasks.relay"]
+FLOWER = [sys.executable, "-m", "tasks.flower"]
 BEAT = [*CELERY, "--quiet", "beat", "--schedule"]
 TIMEOUT_S = 30
 
