@@ -1,9 +1,9 @@
 """`python -m tasks.relay`: carries promises from PostgreSQL to the broker. Two or more may run; each claims what others do not.
 
 It claims what is due for the length of a lease, commits, and only then publishes. Killed in between, it has lost nothing: the
-lease ends. It reads the outbox every POLL_S and is not woken by NOTIFY, which would cost the reservations a lock at commit, nor by
-a nudge after it, which would save 20 ms (decision 10); a pause so short also makes batches, and a batch costs Celery no more
-than a single promise.
+lease ends. It reads the outbox every POLL_S and is woken neither by NOTIFY, which would cost the reservations a lock at commit,
+nor by a nudge after it, which would save 20 ms (decision 10); a pause so short also makes batches, and a batch costs Celery no
+more than a single promise.
 """
 
 import logging

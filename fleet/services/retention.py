@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from fleet import clock
@@ -33,16 +34,17 @@ def forget_old() -> dict[str, int]:
     over; the next run goes on.
     """
     now = clock.now()
-    past: dict[str, tuple[str, object]] = {
-        "outbox": (FORGET_CONFIRMED, first_id_of(now - CONFIRMED_KEPT)),
-        "inbox": (FORGET_RECEIVED, first_id_of(now - RECEIVED_KEPT)),
-        "idempotency_record": (FORGET_ANSWERS, now - timedelta(hours=KEPT_HOURS)),
-        "user_session": (FORGET_SESSIONS, now - SESSIONS_KEPT),
-        "refresh_token": (FORGET_TOKENS, now - SESSION_LIFETIME),
-        "login_throttle": (FORGET_FAILURES, now - HEALS_AFTER),
-        "process_report": (FORGET_PROCESSES, now - PROCESSES_KEPT),
-    }
-    return _in_batches(past)
+    return _in_batches(
+        {
+            "outbox": (FORGET_CONFIRMED, {"before": first_id_of(now - CONFIRMED_KEPT)}),
+            "inbox": (FORGET_RECEIVED, {"before": first_id_of(now - RECEIVED_KEPT)}),
+            "idempotency_record": (FORGET_ANSWERS, {"before": now - timedelta(hours=KEPT_HOURS)}),
+            "user_session": (FORGET_SESSIONS, {"before": now - SESSIONS_KEPT}),
+            "refresh_token": (FORGET_TOKENS, {"before": now - SESSION_LIFETIME}),
+            "login_throttle": (FORGET_FAILURES, {"before": now - HEALS_AFTER}),
+            "process_report": (FORGET_PROCESSES, {"before": now - PROCESSES_KEPT}),
+        }
+    )
 
 
 def first_id_of(instant: datetime) -> UUID:
@@ -50,13 +52,13 @@ def first_id_of(instant: datetime) -> UUID:
     return UUID(int=(int(instant.timestamp() * 1000) << 80) | (7 << 76) | (2 << 62))
 
 
-def _in_batches(past: Mapping[str, tuple[str, object]]) -> dict[str, int]:
+def _in_batches(past: Mapping[str, tuple[str, Mapping[str, Any]]]) -> dict[str, int]:
     forgotten = dict.fromkeys(past, 0)
     unfinished, deadline = set(past), time.monotonic() + BUDGET_S
     while unfinished and time.monotonic() < deadline:
         for table in sorted(unfinished):
-            statement, before = past[table]
-            batch = db.execute_sql(statement, {"before": before, "limit": BATCH}).rowcount
+            statement, values = past[table]
+            batch = db.execute_sql(statement, {**values, "limit": BATCH}).rowcount
             forgotten[table] += batch
             if batch < BATCH:
                 unfinished.discard(table)
