@@ -11,9 +11,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 from limits import parse as parse_limit
 
+# Short ones for what is slow: what waits in the broker longer than its lease is published twice.
+QUEUES = {"accounting": 200, "notifications": 20, "webhooks": 20, "maintenance": 200, "default": 200}
 Environment = Literal["development", "test", "production"]
 DEVELOPMENT_SECRET = "development-only-secret-key-never-in-production"  # noqa: S105 - refused by production below
 MIN_SECRET_LENGTH = 32
+MIN_PASSWORD_LENGTH = 12
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 # Switches for development that no production may have on.
 UNSAFE_SWITCHES = ("FLASK_DEBUG", "WEBHOOK_ALLOW_PRIVATE")
@@ -82,6 +85,25 @@ def _limit(raw: str) -> str:
         parse_limit(raw)
     except ValueError:
         raise ValueError("must be a limit such as 5 per minute") from None
+    return raw
+
+
+def _queue_limits(raw: str) -> str:
+    """Such as notifications=20,webhooks=20."""
+    for part in _names(raw):
+        queue, _, limit = part.partition("=")
+        if queue not in QUEUES:
+            raise ValueError("must name queues among " + ", ".join(QUEUES))
+        _positive(limit)
+    return raw
+
+
+def _credentials(raw: str) -> str:
+    """One or more of user:password, with commas between."""
+    for part in raw.split(","):
+        user, _, password = part.partition(":")
+        if not user or len(password) < MIN_PASSWORD_LENGTH:
+            raise ValueError(f"must be user:password, with at least {MIN_PASSWORD_LENGTH} characters after the colon")
     return raw
 
 
@@ -164,10 +186,17 @@ class Settings:
     billing_grace_minutes: int = _setting("BILLING_GRACE_MINUTES", _whole, 59)
     payment_terms_days: int = _setting("PAYMENT_TERMS_DAYS", _whole, 14)
     currency: str = _setting("FLEET_CURRENCY", _currency, "USD")
-    relay_queue_limit: int = _setting("RELAY_QUEUE_LIMIT", _positive, 200)
+    relay_queue_limits: str = _setting(
+        "RELAY_QUEUE_LIMITS", _queue_limits, ",".join(f"{queue}={limit}" for queue, limit in QUEUES.items())
+    )
+    worker_stuck_after_s: int = _setting("WORKER_STUCK_AFTER_S", _positive, 60)
+    no_show_after_hours: int = _setting("NO_SHOW_AFTER_HOURS", _positive, 24)
     smtp_url: str = _setting("SMTP_URL", _url("smtp", "smtps"), "")
     mail_from: str = _setting("FLEET_MAIL_FROM", _text, "Fleet <no-reply@fleet.invalid>")
     mail_dir: str = _setting("FLEET_MAIL_DIR", _text, "var/mail")
+    flower_address: str = _setting("FLOWER_ADDRESS", _text, "127.0.0.1")
+    flower_port: int = _setting("FLOWER_PORT", _positive, 5555)
+    flower_basic_auth: str = _setting("FLOWER_BASIC_AUTH", _credentials, "")
     metrics_token: str = _setting("FLEET_METRICS_TOKEN", _text, "")
     webhook_allow_private: bool = _setting("WEBHOOK_ALLOW_PRIVATE", _switch, False)
     log_level: str = _setting("LOG_LEVEL", _level, "INFO")
@@ -194,6 +223,12 @@ class Settings:
     @property
     def production(self) -> bool:
         return self.env == "production"
+
+    @property
+    def queue_limits(self) -> dict[str, int]:
+        """How many messages may wait in each queue; one that is not named keeps its usual limit."""
+        chosen = dict(part.split("=") for part in _names(self.relay_queue_limits))
+        return {queue: int(chosen.get(queue, usual)) for queue, usual in QUEUES.items()}
 
     def _with_fallbacks(self) -> "Settings":
         chosen = {spec.name: getattr(self, spec.name) for spec in fields(self)}

@@ -3,7 +3,7 @@
 import logging
 
 from fleet import metrics
-from fleet.services import calendar, outbox, reservations, retention
+from fleet.services import calendar, no_shows, outbox, reservations, retention
 from tasks import sweep
 
 log = logging.getLogger("tasks.maintenance")
@@ -19,6 +19,12 @@ def expire_holds() -> None:
 def extend_overdue() -> None:
     """Let vehicles that are late keep blocking their calendar."""
     log.info("late vehicles kept blocked", extra={"count": calendar.extend_overdue()})
+
+
+@sweep("maintenance.give_up_no_shows")
+def give_up_no_shows() -> None:
+    """Free the vehicles of customers who did not come, and bill what was agreed for that."""
+    log.info("no-shows given up on", extra={"count": no_shows.give_up()})
 
 
 @sweep("maintenance.bury_exhausted")

@@ -60,13 +60,13 @@ PROMISE = Statement(
 CLAIM_DUE = """
 WITH due AS MATERIALIZED (
     SELECT picked.id
-    FROM unnest(%(queues)s::text[]) AS open (queue)
+    FROM unnest(%(queues)s::text[], %(limits)s::integer[]) AS open (queue, room)
     CROSS JOIN LATERAL (
         SELECT id FROM outbox
         WHERE queue = open.queue AND confirmed_at IS NULL AND dead_at IS NULL
             AND next_attempt_at <= now() AND deliveries < %(most_deliveries)s
         ORDER BY next_attempt_at
-        LIMIT %(limit)s
+        LIMIT open.room
         FOR UPDATE SKIP LOCKED
     ) picked
 )
@@ -111,7 +111,26 @@ FAIL = _LOCKED.format(
     dead_at = CASE WHEN deliveries >= %(most_deliveries)s THEN now() END""",
     answer="dead_at IS NOT NULL",
 )
+# Claims are what counts the looks here: nothing else ever happens to such a promise.
+PUT_ASIDE = _LOCKED.format(
+    also="",
+    change="""last_error = %(error)s, last_error_at = now(),
+    next_attempt_at = now() + interval '1 second' * %(pause_s)s * (0.9 + 0.2 * random()),
+    dead_at = CASE WHEN publishes >= %(most_looks)s THEN now() END""",
+    answer="topic, dead_at IS NOT NULL",
+)
 BURY = _LOCKED.format(also="", change="dead_at = now(), last_error = %(error)s, last_error_at = now()", answer="id")
+
+# The queue is named outright, for the partial index outbox_accounting_open: it is small, and no other queue pays for it. The
+# look for an elder is a subquery with a LIMIT, which the planner cannot turn into a join with the whole backlog.
+OUT_OF_TURN = """
+SELECT mine.id::text FROM outbox mine
+WHERE mine.id = ANY (%(ids)s::uuid[]) AND mine.queue = 'accounting' AND (
+    SELECT 1 FROM outbox older
+    WHERE older.queue = 'accounting' AND coalesce(older.confirmed_at, older.dead_at) IS NULL
+        AND older.aggregate_id = mine.aggregate_id AND older.id < mine.id AND older.id <> ALL (%(ids)s::uuid[])
+    ORDER BY older.id LIMIT 1) IS NOT NULL
+"""
 
 RECEIVE = """
 INSERT INTO inbox (consumer, message_id)

@@ -1,5 +1,6 @@
 """Forgetting what has served its purpose, in bounded batches: each commits by itself and locks nothing that is in use."""
 
+import time
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,6 +12,7 @@ from fleet.db import db
 from fleet.idempotency import FORGET_ANSWERS, KEPT_HOURS
 from fleet.models.access import FORGET_FAILURES, FORGET_SESSIONS, FORGET_TOKENS
 from fleet.models.events import FORGET_EVENTS
+from fleet.models.processes import FORGET_PROCESSES
 from fleet.models.promises import FORGET_CONFIRMED, FORGET_RECEIVED
 from fleet.models.webhooks import FORGET_DELIVERIES
 from fleet.rules.throttle import HEALS_AFTER
@@ -25,25 +27,32 @@ SESSIONS_KEPT = timedelta(days=30)
 EVENTS_KEPT = timedelta(days=90)
 # Whatever became of them; what still waits after so long waits for an endpoint that was switched off or removed.
 DELIVERIES_KEPT = timedelta(days=30)
-BATCH, MOST_BATCHES = 2000, 100
+# Each start of a process leaves a row behind.
+PROCESSES_KEPT = timedelta(days=1)
+# A run ends after BUDGET_S, because the sweep sits in a worker that others wait for; it is rung for often enough.
+BATCH, BUDGET_S = 2000, 2.0
 
 
 def forget_old() -> dict[str, int]:
-    """Delete what is past its time; returns how many rows of each table.
+    """Delete what is past its time from each of these tables; returns how many rows of each.
 
-    Dead promises are kept: they wait for a person. Does at most MOST_BATCHES batches of each; the next run goes on.
+    Dead promises are kept: they wait for a person. Takes a batch of each table in turn until nothing is left or BUDGET_S is
+    over; the next run goes on.
     """
     now = clock.now()
-    return {
-        "outbox": _in_batches(FORGET_CONFIRMED, {"before": first_id_of(now - CONFIRMED_KEPT)}),
-        "inbox": _in_batches(FORGET_RECEIVED, {"before": first_id_of(now - RECEIVED_KEPT)}),
-        "idempotency_record": _in_batches(FORGET_ANSWERS, {"before": now - timedelta(hours=KEPT_HOURS)}),
-        "user_session": _in_batches(FORGET_SESSIONS, {"before": now - SESSIONS_KEPT}),
-        "refresh_token": _in_batches(FORGET_TOKENS, {"before": now - SESSION_LIFETIME}),
-        "login_throttle": _in_batches(FORGET_FAILURES, {"before": now - HEALS_AFTER}),
-        "webhook_delivery": _in_batches(FORGET_DELIVERIES, {"before": first_id_of(now - DELIVERIES_KEPT)}),
-        "event": _in_batches(FORGET_EVENTS, {"before": first_id_of(now - EVENTS_KEPT)}),
-    }
+    return _in_batches(
+        {
+            "outbox": (FORGET_CONFIRMED, {"before": first_id_of(now - CONFIRMED_KEPT)}),
+            "inbox": (FORGET_RECEIVED, {"before": first_id_of(now - RECEIVED_KEPT)}),
+            "idempotency_record": (FORGET_ANSWERS, {"before": now - timedelta(hours=KEPT_HOURS)}),
+            "user_session": (FORGET_SESSIONS, {"before": now - SESSIONS_KEPT}),
+            "refresh_token": (FORGET_TOKENS, {"before": now - SESSION_LIFETIME}),
+            "login_throttle": (FORGET_FAILURES, {"before": now - HEALS_AFTER}),
+            "webhook_delivery": (FORGET_DELIVERIES, {"before": first_id_of(now - DELIVERIES_KEPT)}),
+            "event": (FORGET_EVENTS, {"before": first_id_of(now - EVENTS_KEPT)}),
+            "process_report": (FORGET_PROCESSES, {"before": now - PROCESSES_KEPT}),
+        }
+    )
 
 
 def first_id_of(instant: datetime) -> UUID:
@@ -51,11 +60,14 @@ def first_id_of(instant: datetime) -> UUID:
     return UUID(int=(int(instant.timestamp() * 1000) << 80) | (7 << 76) | (2 << 62))
 
 
-def _in_batches(statement: str, values: Mapping[str, Any]) -> int:
-    forgotten = 0
-    for _ in range(MOST_BATCHES):
-        batch = db.execute_sql(statement, {**values, "limit": BATCH}).rowcount
-        forgotten += batch
-        if batch < BATCH:
-            break
+def _in_batches(past: Mapping[str, tuple[str, Mapping[str, Any]]]) -> dict[str, int]:
+    forgotten = dict.fromkeys(past, 0)
+    unfinished, deadline = set(past), time.monotonic() + BUDGET_S
+    while unfinished and time.monotonic() < deadline:
+        for table in sorted(unfinished):
+            statement, values = past[table]
+            batch = db.execute_sql(statement, {**values, "limit": BATCH}).rowcount
+            forgotten[table] += batch
+            if batch < BATCH:
+                unfinished.discard(table)
     return forgotten

@@ -52,6 +52,9 @@ LOCKS = {
     "EXPIRE_HOLDS": Race(
         f"{_RENTAL}the_sweep_of_holds_passes_by_one_that_is_being_cancelled", "ran into the cancellation"
     ),
+    "VEHICLE_TO_GIVE_UP_FOR_UPDATE": Race(
+        f"{_RENTAL}the_sweep_of_no_shows_passes_by_a_rental_that_is_being_handed_over", "ran into the handover"
+    ),
     # Idempotency keys
     "_CLAIM_COLUMNS": Race(
         f"{_KEY}a_second_booking_with_the_key_does_not_wait_for_the_first",
@@ -107,6 +110,7 @@ LOCKS = {
             "FORGET_FAILURES": "login_throttle",
             "FORGET_EVENTS": "event",
             "FORGET_DELIVERIES": "webhook_delivery",
+            "FORGET_PROCESSES": "process_report",
         }.items()
     },
     # Events

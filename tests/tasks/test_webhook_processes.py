@@ -11,9 +11,7 @@ from tests.cast import Cast
 from tests.endpoints import deliveries, endpoint, let_time_pass, states
 from tests.races.scenes import reserved
 from tests.receiver import Receiver, receiver
-from tests.tasks.test_processes import RELAY, WORKER, await_, kill_children_of, processes_environment, running
-
-__all__ = ["processes_environment"]
+from tests.tasks.crew import RELAY, WORKER, await_, kill_children_of, running
 
 pytestmark = pytest.mark.slow
 

@@ -23,6 +23,7 @@ from fleet.models.webhooks import WebhookEndpoint
 from fleet.rules import webhooks as rules
 from fleet.rules.webhooks import MOST_ATTEMPTS, RETRIES_S
 from fleet.services import retention, webhook_deliveries
+from fleet.services.outbox import QUEUES
 from tasks import relay, topics
 from tasks import webhooks as tasks_webhooks
 from tasks.broker import Broker, BrokerAway
@@ -492,7 +493,7 @@ class TestTheRelay:
         monkeypatch.setattr(broker, "publish", lambda topic, queue, ids: rung.append([topic, queue, *ids]))
         endpoint(cast, told)
         cast.manager.post(f"/v1/vehicles/{cast.corolla}/status", {"status": "out_of_service"})
-        Relay(broker, known=topics(), queue_limit=100).turn()
+        Relay(broker, known=topics(), limits=dict.fromkeys(QUEUES, 100)).turn()
         [[topic, queue, ticket]] = rung
         assert (topic, queue) == ("webhooks.deliver", "webhooks")
         tasks_webhooks.deliver([ticket])
@@ -505,7 +506,7 @@ class TestTheRelay:
         monkeypatch.setattr(broker, "depth", away)
         cast.manager.post(f"/v1/vehicles/{cast.corolla}/status", {"status": "out_of_service"})
         with pytest.raises(BrokerAway):
-            Relay(broker, known=topics(), queue_limit=100).turn()
+            Relay(broker, known=topics(), limits=dict.fromkeys(QUEUES, 100)).turn()
         assert len(cast.manager.get("/v1/events").json["data"]) == 1
 
     def test_gives_back_what_the_broker_did_not_take(
@@ -530,7 +531,7 @@ class TestTheRelay:
         monkeypatch.setattr(broker, "depth", lambda queue: 1000 if queue == "webhooks" else 0)
         endpoint(cast, told)
         happen()
-        Relay(broker, known=topics(), queue_limit=100).turn()
+        Relay(broker, known=topics(), limits=dict.fromkeys(QUEUES, 100)).turn()
         assert len(claimed()) == 1
 
     def test_rings_for_no_more_than_it_may(self, cast: Cast, told: Receiver, broker: Broker) -> None:
