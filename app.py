@@ -7,6 +7,7 @@ from fleet.auth import Tokens
 from fleet.blueprints import (
     access,
     api_keys,
+    audit,
     branches,
     calendar,
     invoices,
@@ -37,6 +38,7 @@ BLUEPRINTS = (
     people.bp,
     invoices.bp,
     ledger.bp,
+    audit.bp,
 )
 
 
