@@ -10,6 +10,7 @@ from fleet.blueprints import (
     audit,
     branches,
     calendar,
+    dead_letters,
     invoices,
     ledger,
     operations,
@@ -38,6 +39,7 @@ BLUEPRINTS = (
     people.bp,
     invoices.bp,
     ledger.bp,
+    dead_letters.bp,
     audit.bp,
 )
 

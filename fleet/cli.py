@@ -13,7 +13,7 @@ from flask import Flask, current_app
 from flask.cli import AppGroup, with_appcontext
 from playhouse.migrations import Runner
 
-from fleet import demo, problems
+from fleet import cli_dead_letters, demo, problems
 from fleet.db import db
 from fleet.errors import FleetError
 from fleet.parsing import read_email
@@ -34,6 +34,7 @@ def register(app: Flask) -> None:
     app.cli.add_command(create_admin)
     app.cli.add_command(books)
     app.cli.add_command(seed_demo)
+    app.cli.add_command(cli_dead_letters.letters)
 
 
 @database.command("upgrade")

@@ -3,20 +3,22 @@
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
-from uuid import UUID
 
 from fleet import clock
 from fleet.auth import SESSION_LIFETIME
+from fleet.clock import first_id_of
 from fleet.db import db
 from fleet.idempotency import FORGET_ANSWERS, KEPT_HOURS
 from fleet.models.access import FORGET_FAILURES, FORGET_SESSIONS, FORGET_TOKENS
-from fleet.models.promises import FORGET_CONFIRMED, FORGET_RECEIVED
+from fleet.models.promises import FORGET_CONFIRMED, FORGET_DISCARDED, FORGET_RECEIVED
 from fleet.rules.throttle import HEALS_AFTER
 
 # Confirmed promises are the record of what was sent when. Their inbox rows stay a day longer: a message that is still on
 # its way finds at least one of the two, and does nothing.
 CONFIRMED_KEPT = timedelta(days=7)
 RECEIVED_KEPT = CONFIRMED_KEPT + timedelta(days=1)
+# Long enough for whoever misses something to ask where it went; the audit log knows for ever.
+DISCARDED_KEPT = timedelta(days=180)
 # A session that is over tells for a while when it was used and why it ended.
 SESSIONS_KEPT = timedelta(days=30)
 BATCH, MOST_BATCHES = 2000, 100
@@ -25,12 +27,14 @@ BATCH, MOST_BATCHES = 2000, 100
 def forget_old() -> dict[str, int]:
     """Delete promises, inbox rows, answers, sessions and failed sign-ins past their time; returns how many of each.
 
-    Dead promises are kept: they wait for a person. Does at most MOST_BATCHES batches of each; the next run goes on.
+    Dead promises are kept until a person replays or discards them. Does at most MOST_BATCHES batches of each; the next run
+    goes on.
     """
     now = clock.now()
     return {
-        "outbox": _in_batches(FORGET_CONFIRMED, {"before": first_id_of(now - CONFIRMED_KEPT)}),
-        "inbox": _in_batches(FORGET_RECEIVED, {"before": first_id_of(now - RECEIVED_KEPT)}),
+        "outbox": _in_batches(FORGET_CONFIRMED, _older_than(now - CONFIRMED_KEPT)),
+        "inbox": _in_batches(FORGET_RECEIVED, _older_than(now - RECEIVED_KEPT)),
+        "discarded": _in_batches(FORGET_DISCARDED, {"before": now - DISCARDED_KEPT}),
         "idempotency_record": _in_batches(FORGET_ANSWERS, {"before": now - timedelta(hours=KEPT_HOURS)}),
         "user_session": _in_batches(FORGET_SESSIONS, {"before": now - SESSIONS_KEPT}),
         "refresh_token": _in_batches(FORGET_TOKENS, {"before": now - SESSION_LIFETIME}),
@@ -38,9 +42,8 @@ def forget_old() -> dict[str, int]:
     }
 
 
-def first_id_of(instant: datetime) -> UUID:
-    """The least UUID of version 7 that this millisecond can give (RFC 9562, section 5.7): ids below it are older."""
-    return UUID(int=(int(instant.timestamp() * 1000) << 80) | (7 << 76) | (2 << 62))
+def _older_than(instant: datetime) -> dict[str, Any]:
+    return {"before": instant, "first_id": first_id_of(instant)}
 
 
 def _in_batches(statement: str, values: Mapping[str, Any]) -> int:

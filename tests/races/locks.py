@@ -27,6 +27,7 @@ _PROMISE = "tests/races/test_promise_meetings.py::test_"
 _BOOK = "tests/races/test_book_meetings.py::test_"
 _ACCESS = "tests/races/test_access_meetings.py::test_"
 _VEHICLE = "tests/races/test_vehicle_meetings.py::test_"
+_LETTER = "tests/races/test_dead_letter_meetings.py::test_"
 _FORGET = f"{_PROMISE}two_sweeps_share_what_is_to_be_forgotten"
 
 LOCKS = {
@@ -105,6 +106,10 @@ LOCKS = {
             "FORGET_FAILURES": "login_throttle",
         }.items()
     },
+    # Dead letters
+    "letter_for_update": Race(f"{_LETTER}two_who_replay_a_letter_at_once_replay_it_once", "replayed twice"),
+    "letters_for_update": Race(f"{_LETTER}two_who_replay_the_same_choice_share_it", "waited for the other"),
+    "FORGET_DISCARDED": Race(f"{_LETTER}a_letter_that_is_being_replayed_is_not_forgotten", "forgotten all the same"),
     # The database's own guards
     "guard_odometer": Race(
         f"{_BOOK}two_readings_typed_at_once_do_not_contradict_each_other", "both in order alone, and not together"

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from fleet.db import db
 from fleet.embedded import Databases
 from tasks import app as celery_app
 from tasks.broker import Broker
@@ -19,11 +18,3 @@ def broker(databases: Databases, fresh_database: None) -> Iterator[Broker]:
     broker = Broker(celery_app)
     yield broker
     broker.close()
-
-
-@pytest.fixture
-def effects(fresh_database: None) -> Iterator[None]:
-    """A table of effects, for `tests.tasks.consuming`."""
-    db.execute_sql("CREATE TABLE effect_of_test (message_id uuid)")
-    yield
-    db.execute_sql("DROP TABLE effect_of_test")
