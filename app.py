@@ -15,6 +15,7 @@ from fleet.blueprints import (
     ledger,
     operations,
     people,
+    queues,
     rentals,
     users,
     vehicle_classes,
@@ -40,6 +41,7 @@ BLUEPRINTS = (
     invoices.bp,
     ledger.bp,
     dead_letters.bp,
+    queues.bp,
     audit.bp,
 )
 

@@ -155,14 +155,13 @@ WHERE id = ANY (ARRAY(SELECT id FROM exhausted))
 RETURNING id, topic
 """
 
-# By the id, which carries its time, so that the old ones are found at once; and by the time of the deed too, because a dead
-# letter may be replayed at any age: forgotten right after it, a second worker with the same message would do it again.
 FORGET_CONFIRMED = """
 DELETE FROM outbox WHERE id = ANY (ARRAY(
-    SELECT id FROM outbox WHERE id < %(first_id)s AND confirmed_at < %(before)s
-    ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+    SELECT id FROM outbox WHERE confirmed_at < %(before)s ORDER BY confirmed_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ))
 """
+# By the id, which carries its time, so that the old ones are found at once; and by the time of the deed, because a dead letter
+# may be replayed at any age: forgotten right after it, a second worker with the same message would do it again.
 FORGET_RECEIVED = """
 DELETE FROM inbox WHERE message_id = ANY (ARRAY(
     SELECT message_id FROM inbox WHERE message_id < %(first_id)s AND processed_at < %(before)s

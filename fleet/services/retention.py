@@ -1,7 +1,7 @@
 """Forgetting what has served its purpose, in bounded batches: each commits by itself and locks nothing that is in use."""
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from fleet import clock
@@ -32,18 +32,16 @@ def forget_old() -> dict[str, int]:
     """
     now = clock.now()
     return {
-        "outbox": _in_batches(FORGET_CONFIRMED, _older_than(now - CONFIRMED_KEPT)),
-        "inbox": _in_batches(FORGET_RECEIVED, _older_than(now - RECEIVED_KEPT)),
+        "outbox": _in_batches(FORGET_CONFIRMED, {"before": now - CONFIRMED_KEPT}),
+        "inbox": _in_batches(
+            FORGET_RECEIVED, {"before": now - RECEIVED_KEPT, "first_id": first_id_of(now - RECEIVED_KEPT)}
+        ),
         "discarded": _in_batches(FORGET_DISCARDED, {"before": now - DISCARDED_KEPT}),
         "idempotency_record": _in_batches(FORGET_ANSWERS, {"before": now - timedelta(hours=KEPT_HOURS)}),
         "user_session": _in_batches(FORGET_SESSIONS, {"before": now - SESSIONS_KEPT}),
         "refresh_token": _in_batches(FORGET_TOKENS, {"before": now - SESSION_LIFETIME}),
         "login_throttle": _in_batches(FORGET_FAILURES, {"before": now - HEALS_AFTER}),
     }
-
-
-def _older_than(instant: datetime) -> dict[str, Any]:
-    return {"before": instant, "first_id": first_id_of(instant)}
 
 
 def _in_batches(statement: str, values: Mapping[str, Any]) -> int:

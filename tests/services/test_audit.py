@@ -42,6 +42,7 @@ class TestRecording:
         assert (the_event().request_id, the_event().address) == ("req-1", "192.0.2.1")
 
     def test_who_knows_better_says_where_it_came_from(self, cast: Cast) -> None:
+        logs.enter()
         record(address="cli:root")
         assert (the_event().request_id, the_event().address) == (None, "cli:root")
 
