@@ -1,5 +1,6 @@
 """An act is in the audit log if, and only if, it happened; and what is in it stays."""
 
+import logging
 from typing import Any
 
 import pytest
@@ -45,6 +46,19 @@ class TestRecording:
         logs.enter()
         record(address="cli:root")
         assert (the_event().request_id, the_event().address) == (None, "cli:root")
+
+    def test_an_address_of_any_length_does_not_keep_the_act_from_being_recorded(self, cast: Cast) -> None:
+        with logs.context(client_address="x" * 5000):
+            record()
+        assert the_event().address == "x" * audit.MAX_ADDRESS
+
+    def test_the_address_stands_in_no_log_line(self, cast: Cast, capsys: pytest.CaptureFixture[str]) -> None:
+        with logs.context(request_id="req-1", client_address="192.0.2.1"):
+            logs.configure("INFO")
+            logging.getLogger("fleet.test").info("said")
+            logs.configure("WARNING")
+        [line] = [line for line in capsys.readouterr().out.splitlines() if '"said"' in line]
+        assert "req-1" in line and "192.0.2.1" not in line
 
     def test_what_is_personal_is_masked(self, cast: Cast) -> None:
         record(before={"email": "ana@example.com", "status": "active"}, after={"status": "erased"})
