@@ -7,13 +7,16 @@ from fleet.auth import Tokens
 from fleet.blueprints import (
     access,
     api_keys,
+    audit,
     branches,
     calendar,
+    dead_letters,
     events,
     invoices,
     ledger,
     operations,
     people,
+    queues,
     rentals,
     users,
     vehicle_classes,
@@ -41,6 +44,9 @@ BLUEPRINTS = (
     ledger.bp,
     events.bp,
     webhooks.bp,
+    dead_letters.bp,
+    queues.bp,
+    audit.bp,
 )
 
 

@@ -35,13 +35,15 @@ COUNTER = CUSTOMER | {
 }  # fmt: skip
 MANAGER = COUNTER | WORKSHOP | {
     "branches.manage", "vehicle_classes.manage", "vehicles.create", "vehicles.update", "vehicles.delete",
-    "rentals.backdate", "customers.erase", "ledger.read", "events.read",
+    "rentals.backdate", "customers.erase", "ledger.read", "events.read", "queues.read",
 }  # fmt: skip
 ACCOUNTANT = EVERYBODY | {
     "customers.read", "customers.read_all", "rentals.read", "rentals.read_all", "invoices.read", "invoices.read_all",
     "ledger.read", "ledger.post", "ledger.accounts", "reconciliation.read", "api_keys.manage", "events.read",
 }  # fmt: skip
-ADMIN = MANAGER | ACCOUNTANT | {"users.manage", "webhooks.manage"}
+ADMIN = MANAGER | ACCOUNTANT | {
+    "users.manage", "webhooks.manage", "audit.read", "dead_letters.read", "dead_letters.replay", "dead_letters.discard",
+}  # fmt: skip
 
 # The one table of who may do what; docs/api.md shows it and a test holds the two together.
 ROLES: dict[str, frozenset[str]] = {

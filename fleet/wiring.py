@@ -7,7 +7,9 @@ from functools import cached_property
 
 from fleet.auth import Tokens
 from fleet.config import Settings
+from fleet.gateways.broker import BrokerGauge
 from fleet.limits import Limits
+from fleet.services.queues import Watch
 
 
 @dataclass
@@ -15,6 +17,11 @@ class Wiring:
     settings: Settings
     tokens: Tokens
     limits: Limits
+
+    @cached_property
+    def watch(self) -> Watch:
+        """Looks at the queues, for the operators' page and for metrics."""
+        return Watch(BrokerGauge(self.settings.broker_url))
 
     @cached_property
     def cursor_key(self) -> bytes:

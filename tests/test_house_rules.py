@@ -33,6 +33,7 @@ RANKS = {
     "fleet.blueprints": 5,
     "fleet.demo": 5,
     "fleet.cli": 6,
+    "fleet.cli_dead_letters": 6,
     "tasks": 7,
     "app": 8,
     "wsgi": 9,

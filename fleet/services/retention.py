@@ -2,18 +2,18 @@
 
 import time
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
-from uuid import UUID
 
 from fleet import clock
 from fleet.auth import SESSION_LIFETIME
+from fleet.clock import first_id_of
 from fleet.db import db
 from fleet.idempotency import FORGET_ANSWERS, KEPT_HOURS
 from fleet.models.access import FORGET_FAILURES, FORGET_SESSIONS, FORGET_TOKENS
 from fleet.models.events import FORGET_EVENTS
 from fleet.models.processes import FORGET_PROCESSES
-from fleet.models.promises import FORGET_CONFIRMED, FORGET_RECEIVED
+from fleet.models.promises import FORGET_CONFIRMED, FORGET_DISCARDED, FORGET_RECEIVED
 from fleet.models.webhooks import FORGET_DELIVERIES
 from fleet.rules.throttle import HEALS_AFTER
 
@@ -21,6 +21,8 @@ from fleet.rules.throttle import HEALS_AFTER
 # its way finds at least one of the two, and does nothing.
 CONFIRMED_KEPT = timedelta(days=7)
 RECEIVED_KEPT = CONFIRMED_KEPT + timedelta(days=1)
+# Long enough for whoever misses something to ask where it went; the audit log knows for ever.
+DISCARDED_KEPT = timedelta(days=180)
 # A session that is over tells for a while when it was used and why it ended.
 SESSIONS_KEPT = timedelta(days=30)
 # How long a reader of the stream may have been away; longer than what the table's guard asks for.
@@ -36,14 +38,15 @@ BATCH, BUDGET_S = 2000, 2.0
 def forget_old() -> dict[str, int]:
     """Delete what is past its time from each of these tables; returns how many rows of each.
 
-    Dead promises are kept: they wait for a person. Takes a batch of each table in turn until nothing is left or BUDGET_S is
-    over; the next run goes on.
+    Dead promises are kept until a person replays or discards them. Takes a batch of each table in turn until nothing is left or
+    BUDGET_S is over; the next run goes on.
     """
     now = clock.now()
     return _in_batches(
         {
-            "outbox": (FORGET_CONFIRMED, {"before": first_id_of(now - CONFIRMED_KEPT)}),
-            "inbox": (FORGET_RECEIVED, {"before": first_id_of(now - RECEIVED_KEPT)}),
+            "outbox": (FORGET_CONFIRMED, {"before": now - CONFIRMED_KEPT}),
+            "inbox": (FORGET_RECEIVED, {"before": now - RECEIVED_KEPT, "first_id": first_id_of(now - RECEIVED_KEPT)}),
+            "discarded": (FORGET_DISCARDED, {"before": now - DISCARDED_KEPT}),
             "idempotency_record": (FORGET_ANSWERS, {"before": now - timedelta(hours=KEPT_HOURS)}),
             "user_session": (FORGET_SESSIONS, {"before": now - SESSIONS_KEPT}),
             "refresh_token": (FORGET_TOKENS, {"before": now - SESSION_LIFETIME}),
@@ -53,11 +56,6 @@ def forget_old() -> dict[str, int]:
             "process_report": (FORGET_PROCESSES, {"before": now - PROCESSES_KEPT}),
         }
     )
-
-
-def first_id_of(instant: datetime) -> UUID:
-    """The least UUID of version 7 that this millisecond can give (RFC 9562, section 5.7): ids below it are older."""
-    return UUID(int=(int(instant.timestamp() * 1000) << 80) | (7 << 76) | (2 << 62))
 
 
 def _in_batches(past: Mapping[str, tuple[str, Mapping[str, Any]]]) -> dict[str, int]:

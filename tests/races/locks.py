@@ -29,6 +29,7 @@ _ACCESS = "tests/races/test_access_meetings.py::test_"
 _VEHICLE = "tests/races/test_vehicle_meetings.py::test_"
 _EVENT = "tests/races/test_event_stream.py::test_"
 _WEBHOOK = "tests/races/test_webhook_meetings.py::test_"
+_LETTER = "tests/races/test_dead_letter_meetings.py::test_"
 _FORGET = f"{_PROMISE}two_sweeps_share_what_is_to_be_forgotten"
 
 LOCKS = {
@@ -116,6 +117,10 @@ LOCKS = {
     # Events
     "SEQUENCER": Race(f"{_EVENT}two_sequencers_do_not_place_the_same_event", "not one after the other"),
     "CLAIMING": Race(f"{_WEBHOOK}an_endpoint_that_fails_is_tried_by_one_relay_alone", "two at once"),
+    # Dead letters
+    "letter_for_update": Race(f"{_LETTER}two_who_replay_a_letter_at_once_replay_it_once", "replayed twice"),
+    "letters_for_update": Race(f"{_LETTER}two_who_replay_the_same_choice_share_it", "waited for the other"),
+    "FORGET_DISCARDED": Race(f"{_LETTER}a_letter_that_is_being_replayed_is_not_forgotten", "forgotten all the same"),
     # The database's own guards
     "guard_odometer": Race(
         f"{_BOOK}two_readings_typed_at_once_do_not_contradict_each_other", "both in order alone, and not together"

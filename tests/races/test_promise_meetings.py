@@ -72,7 +72,7 @@ def let_be_old(cast: Cast, table: str) -> None:
             "id": old_id, "topic": "t", "queue": "default", "aggregate_type": "x", "aggregate_id": old_id,
             "confirmed_at": long_ago,
         },
-        "inbox": {"consumer": "ledger", "message_id": old_id},
+        "inbox": {"consumer": "ledger", "message_id": old_id, "processed_at": long_ago},
         "idempotency_record": {
             "actor": "a", "method": "POST", "path": "/", "key": "k", "fingerprint": b"f", "status": 201, "headers": {},
             "body": b"{}", "created_at": long_ago,

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import redis
 
-from fleet.db import db
 from fleet.embedded import Databases
 from tasks import app as celery_app
 from tasks.broker import Broker
@@ -21,14 +20,6 @@ def broker(databases: Databases, fresh_database: None) -> Iterator[Broker]:
     broker = Broker(celery_app)
     yield broker
     broker.close()
-
-
-@pytest.fixture
-def effects(fresh_database: None) -> Iterator[None]:
-    """A table of effects, for `tests.tasks.consuming`."""
-    db.execute_sql("CREATE TABLE effect_of_test (message_id uuid)")
-    yield
-    db.execute_sql("DROP TABLE effect_of_test")
 
 
 @pytest.fixture
