@@ -11,6 +11,7 @@ from fleet.blueprints import (
     calendar,
     invoices,
     ledger,
+    notifications,
     operations,
     people,
     rentals,
@@ -37,6 +38,7 @@ BLUEPRINTS = (
     people.bp,
     invoices.bp,
     ledger.bp,
+    notifications.bp,
 )
 
 

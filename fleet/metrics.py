@@ -17,6 +17,9 @@ DELIVERIES = Counter("fleet_outbox_deliveries_total", "Messages handled", ["topi
 LAG = Histogram(
     "fleet_outbox_lag_seconds", "From commit to effect", ["topic"], buckets=(*_BUCKETS_S, 10.0, 30.0, 60.0, 300.0)
 )
+NOTIFICATIONS = Counter(
+    "fleet_notifications_total", "Letters and text messages by outcome", ["kind", "channel", "outcome"]
+)
 
 
 @lru_cache(maxsize=1024)

@@ -60,5 +60,6 @@ beat_schedule = {
         "maintenance.extend_overdue": 60.0,
         "maintenance.bury_exhausted": 30.0,
         "maintenance.forget_old": 900.0,
+        "notifications.promise_due": 60.0,
     }.items()
 }

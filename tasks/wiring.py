@@ -5,8 +5,9 @@ from functools import cache
 from fleet import config, logs
 from fleet.config import Settings
 from fleet.db import db, refuse_superuser
-from fleet.gateways import mail
+from fleet.gateways import mail, sms
 from fleet.gateways.mail import Mailer
+from fleet.gateways.sms import SmsGateway
 
 # A batch may take longer than anything that a person waits for.
 STATEMENT_TIMEOUT_MS = 20_000
@@ -22,6 +23,12 @@ def settings() -> Settings:
 def mailer() -> Mailer:
     """The way that mails go."""
     return mail.mailer(settings())
+
+
+@cache
+def sms_gateway() -> SmsGateway:
+    """The way that text messages go."""
+    return sms.gateway(settings())
 
 
 def wire() -> None:

@@ -1,7 +1,8 @@
 """A letter goes out at least once, twice only where nobody can know better, and then with one Message-ID."""
 
 import email
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from email import policy
 from pathlib import Path
 from uuid import UUID
@@ -10,7 +11,7 @@ import pytest
 
 from fleet import clock
 from fleet.db import db
-from fleet.gateways.mail import FolderMailer, Mail, MailNotConfigured, MailRefused, MailUnavailable
+from fleet.gateways.mail import FolderMailer, Mail, MailNotConfigured, MailRefused, MailUnavailable, Session
 from fleet.models.notifications import Notification
 from fleet.services import notifications, outbox
 from tasks import notifications as consumers
@@ -30,6 +31,10 @@ class Post:
         self.mails: list[Mail] = []
         self.fails_with: Exception | None = None
         self.while_sending: Callable[[], object] = lambda: None
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        yield self
 
     def send(self, mail: Mail) -> None:
         self.while_sending()
@@ -207,7 +212,7 @@ def test_what_a_customer_is_called_is_only_text(cast, promise, tmp_path: Path, m
     )
     monkeypatch.setattr(consumers, "mailer", lambda: FolderMailer(tmp_path, SENDER))
     ring(promise)
-    [file] = tmp_path.iterdir()
+    [file] = tmp_path.glob("*.eml")
     mail = email.message_from_bytes(file.read_bytes(), policy=policy.default)
     assert mail["Bcc"] is None
     assert mail["To"] == cast.ana.email
