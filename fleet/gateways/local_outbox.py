@@ -6,6 +6,7 @@ Never in production: without SMTP_URL and SMS_URL it has no way for them at all.
 import os
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from html import escape
 from pathlib import Path
 
@@ -32,11 +33,7 @@ class LocalOutbox:
 
     def keep(self, name: str, content: bytes) -> None:
         """Write a file, whole or not at all: it gets its name when it is complete. Raises OSError."""
-        self._directory.mkdir(parents=True, exist_ok=True)
-        handle, draft = tempfile.mkstemp(dir=self._directory, suffix=".draft")
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(draft).replace(self._directory / name)
+        self._draft(content).replace(self._directory / name)
 
     def show(self, *, to: str, subject: str, text: str, html: str | None, files: Sequence[str]) -> None:
         """Add a message to the page. What it says is shown in a frame that may run nothing. Raises OSError."""
@@ -49,7 +46,21 @@ class LocalOutbox:
         )
         index = self._directory / INDEX
         if not index.exists():
-            self.keep(INDEX, _HEAD.encode())
+            self._begin(index)
         # One write at the end of the file: entries of two processes do not run into each other.
         with index.open("ab", buffering=0) as page:
             page.write(entry.encode())
+
+    def _begin(self, index: Path) -> None:
+        """Make the page, unless another process is quicker: a link does not replace what that one has begun."""
+        draft = self._draft(_HEAD.encode())
+        with suppress(FileExistsError):
+            index.hardlink_to(draft)
+        draft.unlink()
+
+    def _draft(self, content: bytes) -> Path:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        handle, draft = tempfile.mkstemp(dir=self._directory, suffix=".draft")
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        return Path(draft)

@@ -11,7 +11,7 @@ from email.headerregistry import Address
 from email.message import EmailMessage
 from email.utils import parseaddr
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 from fleet import clock
@@ -22,7 +22,7 @@ TIMEOUT_S = 10.0
 # For one mail altogether: a server that takes its time with each of its answers must not outlast a worker's patience.
 TOTAL_S = 25.0
 _PORTS = {"smtp": 25, "smtps": 465}
-_OK, _REFUSED_FOR_GOOD = 250, 500
+_REFUSED_FOR_GOOD = 500
 
 
 class MailError(Exception):
@@ -136,9 +136,19 @@ class SmtpMailer:
 
 
 class _Patient(smtplib.SMTP):
-    """A connection on which no answer is waited for past `ends_at`, the time by which the mail at hand must be through."""
+    """A connection on which no answer is waited for past the time by which the mail at hand must be through."""
 
     ends_at = float("inf")
+    content_begun = False
+
+    def begin(self, *, ends_at: float | None = None) -> None:
+        """The next mail begins, or began with the connecting."""
+        self.ends_at = ends_at or time.monotonic() + TOTAL_S
+        self.content_begun = False
+
+    def data(self, msg: Any) -> tuple[int, bytes]:
+        self.content_begun = True
+        return super().data(msg)
 
     def getreply(self) -> tuple[int, bytes]:
         left_s = self.ends_at - time.monotonic()
@@ -165,9 +175,30 @@ class SmtpSession:
         """Raises MailRefused, MailUnavailable."""
         message = composed(mail, self._mailer.sender)
         try:
-            self._connection().send_message(message, to_addrs=[mail.to])
+            if not self._sent_over_kept(message, mail.to):
+                self._smtp = _connected(self._mailer)
+                self._smtp.send_message(message, to_addrs=[mail.to])
         except (smtplib.SMTPException, OSError) as error:
             raise _translated(error) from error
+
+    def _sent_over_kept(self, message: EmailMessage, to: str) -> bool:
+        """Send over the kept connection; False when there is none that lives, and nothing of this mail was taken.
+
+        After a refusal smtplib has said RSET, so that the next mail begins anew. A server that hung up in between, or says
+        421 instead of taking one more, shows before the content is sent: then no doubt is left whether the mail went out.
+        """
+        smtp = self._smtp
+        if smtp is None:
+            return False
+        smtp.begin()
+        try:
+            smtp.send_message(message, to_addrs=[to])
+        except (smtplib.SMTPException, OSError):
+            if smtp.sock is not None or smtp.content_begun:
+                raise
+            self._smtp = None
+            return False
+        return True
 
     def close(self) -> None:
         """Say goodbye, if anybody is there to say it to."""
@@ -177,23 +208,6 @@ class SmtpSession:
                 smtp.quit()
             smtp.close()
 
-    def _connection(self) -> _Patient:
-        """The kept connection if it still answers, else a new one.
-
-        RSET asks whether it does, before anything of the mail is said, and clears what a refused mail before may have left:
-        a connection that died in between is replaced without any doubt whether the mail went out.
-        """
-        smtp = self._smtp
-        if smtp is not None:
-            smtp.ends_at = time.monotonic() + TOTAL_S
-            with suppress(smtplib.SMTPException, OSError):
-                if smtp.rset()[0] == _OK:
-                    return smtp
-            self._smtp = None
-            smtp.close()
-        self._smtp = _connected(self._mailer)
-        return self._smtp
-
 
 def _connected(mailer: SmtpMailer) -> _Patient:
     ends_at = time.monotonic() + TOTAL_S
@@ -202,7 +216,7 @@ def _connected(mailer: SmtpMailer) -> _Patient:
         smtp: _Patient = _PatientTls(mailer.host, mailer.port, timeout=mailer.timeout_s, context=context)
     else:
         smtp = _Patient(mailer.host, mailer.port, timeout=mailer.timeout_s)
-    smtp.ends_at = ends_at
+    smtp.begin(ends_at=ends_at)
     try:
         _introduce(smtp, mailer)
     except BaseException:

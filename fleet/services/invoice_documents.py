@@ -45,13 +45,13 @@ class Told:
 
 def told(invoice_id: UUID) -> Told | None:
     """What is told of an issued invoice; None for one that is not there or is a draft."""
-    row = db.one(models.INVOICE_TOLD, (invoice_id,))
-    if row is None:
+    rows = db.recurring(models.INVOICE_TOLD, (invoice_id,))
+    if not rows:
         return None
-    customer_id, first_name, email, phone, tag, erased, by_email, by_sms, last_name, address, *rest = row
+    customer_id, first_name, email, phone, tag, erased, by_email, by_sms, last_name, address, *rest = rows[0]
     branch, facts = rest[:4], rest[4:]
     language = offered(tag, config.current().default_language)
-    facts.append(tuple(LineTold(*line) for line in db.rows(models.INVOICE_LINES_TOLD, (invoice_id,))))
+    facts.append(tuple(LineTold(*line) for line in db.recurring(models.INVOICE_LINES_TOLD, (invoice_id,))))
     return Told(
         customer_id=customer_id,
         email=email,

@@ -140,9 +140,11 @@ def _claim(message: Message, notice: Notice, channel: str, against: str | None) 
         "claim_s": CLAIM_S,
         **about,
     }
+    if channel == "sms" or not _goes_by_sms(notice):
+        return db.one(models.CLAIM_LETTER, values) is not None
     with transaction():
         claimed = db.one(models.CLAIM_LETTER, values)
-        if claimed == (True,) and channel == "email" and _goes_by_sms(notice):
+        if claimed == (True,):
             # In the transaction of the first claim: promised with it, and never again.
             said = {**message.payload, "kind": notice.kind}
             outbox.promise(SMS_TOPIC, message.aggregate_type, message.aggregate_id, said)
@@ -201,10 +203,10 @@ def _notice(message: Message, kind: str) -> Notice:
 
 
 def _of_rental(kind: str, message: Message) -> Notice:
-    row = db.one(models.RENTAL_TOLD, (message.aggregate_id,))
-    if row is None:
+    rows = db.recurring(models.RENTAL_TOLD, (message.aggregate_id,))
+    if not rows:
         raise NothingToTell("no such rental")
-    customer_id, first_name, email, phone, tag, erased, by_email, by_sms, status, *facts = row
+    customer_id, first_name, email, phone, tag, erased, by_email, by_sms, status, *facts = rows[0]
     told = RentalTold(first_name, *facts)
     chosen = {"email": by_email, "sms": by_sms}
     letter = letters.of_rental(kind, told, _language(tag))

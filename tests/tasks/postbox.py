@@ -1,5 +1,6 @@
 """A mail server of the tests: takes mails, refuses, asks to come back later, or says nothing at all."""
 
+import asyncio
 import socket
 import threading
 from collections.abc import Iterator
@@ -21,16 +22,38 @@ class Postbox:
     to_mail: str = "250 OK"
     mails: list[bytes] = field(default_factory=list)
     recipients: list[str] = field(default_factory=list)
+    sessions: list[Session] = field(default_factory=list)
+    hangs_up_after_mails: int | None = None
+    full: Session | None = None
+    dies_at_content: bool = False
+    answers_after_s: float = 0
+
+    async def handle_MAIL(self, server: SMTP, session: Session, envelope: Envelope, address: str, _: list[str]) -> str:
+        if session not in self.sessions:
+            self.sessions.append(session)
+        await asyncio.sleep(self.answers_after_s)
+        if session is self.full:
+            return "421 no more over this connection"
+        envelope.mail_from = address
+        return "250 OK"
 
     async def handle_RCPT(self, server: SMTP, session: Session, envelope: Envelope, address: str, _: list[str]) -> str:
+        await asyncio.sleep(self.answers_after_s)
         if self.to_recipient.startswith("250"):
             envelope.rcpt_tos.append(address)
         return self.to_recipient
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
+        if self.dies_at_content:
+            server.transport.abort()
+            return "451 gone"
         if self.to_mail.startswith("250"):
             self.mails.append(envelope.original_content or b"")
             self.recipients += envelope.rcpt_tos
+        if len(self.mails) == self.hangs_up_after_mails:
+            # As a server does that takes only so many over one connection: after its answer it is gone.
+            self.hangs_up_after_mails = None
+            server.loop.call_later(0.01, server.transport.close)
         return self.to_mail
 
 

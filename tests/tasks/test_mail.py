@@ -1,7 +1,9 @@
 """Mails go out whole, to one address, within their time; what goes wrong says whether trying again helps."""
 
 import email
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from email import policy
 from pathlib import Path
 
@@ -155,3 +157,117 @@ def test_production_without_a_mail_server_says_so_at_every_mail():
 def test_the_settings_choose_the_way_of_the_mails(tmp_path: Path):
     assert isinstance(mail.mailer(settings(FLEET_ENV="development", FLEET_MAIL_DIR=str(tmp_path))), FolderMailer)
     assert isinstance(mail.mailer(settings(FLEET_ENV="test", SMTP_URL="smtp://mail.example")), SmtpMailer)
+
+
+class TestSession:
+    """Several mails over one connection."""
+
+    def test_a_batch_shares_one_connection(self):
+        with postbox() as box, SmtpMailer(box.url, SENDER).session() as session:
+            for number in range(5):
+                session.send(letter(to=f"ana{number}@example.com"))
+        assert len(box.sessions) == 1
+        assert box.recipients == [f"ana{number}@example.com" for number in range(5)]
+
+    def test_nobody_is_asked_before_there_is_a_mail(self):
+        with postbox() as box, SmtpMailer(box.url, SENDER).session():
+            pass
+        assert box.sessions == []
+
+    @pytest.mark.parametrize("refusal", [{"to_recipient": "550 no such user"}, {"to_mail": "554 looks like spam"}])
+    def test_a_refused_mail_does_not_spoil_the_next(self, refusal):
+        with postbox() as box, SmtpMailer(box.url, SENDER).session() as session:
+            session.send(letter(to="one@example.com"))
+            for name, answer in refusal.items():
+                setattr(box, name, answer)
+            with pytest.raises(MailRefused):
+                session.send(letter(to="two@example.com"))
+            box.to_recipient = box.to_mail = "250 OK"
+            session.send(letter(to="three@example.com"))
+        assert box.recipients == ["one@example.com", "three@example.com"]
+        assert len(box.sessions) == 1
+
+    def test_a_connection_that_died_in_between_is_made_again(self):
+        with postbox() as box, SmtpMailer(box.url, SENDER).session() as session:
+            box.hangs_up_after_mails = 1
+            session.send(letter())
+            time.sleep(0.1)
+            session.send(letter())
+        assert (len(box.mails), len(box.sessions)) == (2, 2)
+
+    def test_a_server_that_takes_no_more_over_this_connection_gets_another(self):
+        with postbox() as box, SmtpMailer(box.url, SENDER).session() as session:
+            session.send(letter())
+            box.full = box.sessions[0]
+            session.send(letter())
+        assert (len(box.mails), len(box.sessions)) == (2, 2)
+
+    def test_a_connection_that_dies_under_the_content_leaves_it_to_the_next_delivery(self):
+        with postbox() as box, SmtpMailer(box.url, SENDER).session() as session:
+            session.send(letter())
+            box.dies_at_content = True
+            with pytest.raises(MailUnavailable):
+                session.send(letter())
+            box.dies_at_content = False
+            session.send(letter())
+        assert len(box.mails) == 2
+
+    def test_a_server_that_answers_slowly_each_time_has_its_time_for_the_whole(self, monkeypatch):
+        monkeypatch.setattr(mail, "TOTAL_S", 0.3)
+        with postbox() as box, SmtpMailer(box.url, SENDER).session() as session:
+            box.answers_after_s = 0.2
+            started = time.monotonic()
+            with pytest.raises(MailUnavailable):
+                session.send(letter())
+        assert time.monotonic() - started < 2
+        assert box.mails == []
+
+
+def test_letters_of_optional_kinds_can_be_ended_with_one_click(tmp_path: Path):
+    link = "https://fleet.example/v1/unsubscribe?token=v1.rental_reminder.01a2175a316671f285207980a10af0f7.1800000000.abc"
+    deliver(FolderMailer(tmp_path, SENDER), letter(unsubscribe_url=link))
+    found = parsed(mails_in(tmp_path)[0].read_bytes())
+    assert found["List-Unsubscribe"] == f"<{link}>"
+    assert found["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
+
+
+def test_a_mail_without_a_way_out_claims_none(tmp_path: Path):
+    deliver(FolderMailer(tmp_path, SENDER), letter())
+    assert parsed(mails_in(tmp_path)[0].read_bytes())["List-Unsubscribe"] is None
+
+
+def test_a_paper_goes_along_whole(tmp_path: Path):
+    paper = mail.Attachment("INV-000001.pdf", "pdf", b"%PDF-1.3 \x00\xff\n.\n")
+    deliver(FolderMailer(tmp_path, SENDER), sent := letter(attachments=(paper,)))
+    [found] = parsed((tmp_path / f"{sent.id}.eml").read_bytes()).iter_attachments()
+    assert (found.get_filename(), found.get_content_type()) == ("INV-000001.pdf", "application/pdf")
+    assert found.get_content() == paper.content
+    assert (tmp_path / f"{sent.id}-INV-000001.pdf").read_bytes() == paper.content
+
+
+class TestLocalOutbox:
+    def test_its_page_shows_html_and_text_and_runs_nothing(self, tmp_path: Path):
+        for number in range(3):
+            deliver(FolderMailer(tmp_path, SENDER), letter(subject=f"<i>{number}</i>", html="<script>alert(1)</script>"))
+        page = (tmp_path / "index.html").read_text()
+        assert page.count("<details>") == 3
+        assert "&lt;i&gt;2&lt;/i&gt;" in page and "Olá Ana" in page
+        assert "<iframe sandbox srcdoc=" in page and "<script>" not in page
+
+    def test_two_at_once_do_not_run_into_each_other(self, tmp_path: Path):
+        gate = threading.Barrier(8)
+
+        def write(_: int) -> None:
+            gate.wait()
+            deliver(FolderMailer(tmp_path, SENDER), letter())
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(write, range(8)))
+        assert (tmp_path / "index.html").read_text().count("</details>\n") == 8
+
+    def test_production_has_none(self, tmp_path: Path):
+        production = {"FLEET_ENV": "production", "SECRET_KEY": "k3Jx9Qz7Lm2Vb8Nw4Rt6Yp1Hs5Dg0Fc2Aa"}
+        chosen = mail.mailer(settings(**production, FLEET_MAIL_DIR=f"{tmp_path}"))
+        with pytest.raises(MailNotConfigured):
+            deliver(chosen, letter())
+        assert list(tmp_path.iterdir()) == []
