@@ -54,6 +54,7 @@ NO_IDEMPOTENCY = {
     "POST /v1/auth/logout": "a second one finds the session ended",
     "POST /v1/auth/password": "a second one finds the password changed",
     "POST /v1/api-keys": "the answer carries the key, which is stored nowhere",
+    "POST /v1/unsubscribe": "the link says all, and a second click finds it done",
 }
 
 Described = tuple[Rule, str, Operation, Callable[..., Any]]

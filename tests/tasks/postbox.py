@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import cast
 
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
@@ -45,7 +46,7 @@ class Postbox:
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
         if self.dies_at_content:
-            server.transport.abort()
+            cast(asyncio.Transport, server.transport).abort()
             return "451 gone"
         if self.to_mail.startswith("250"):
             self.mails.append(envelope.original_content or b"")
@@ -53,7 +54,7 @@ class Postbox:
         if len(self.mails) == self.hangs_up_after_mails:
             # As a server does that takes only so many over one connection: after its answer it is gone.
             self.hangs_up_after_mails = None
-            server.loop.call_later(0.01, server.transport.close)
+            server.loop.call_later(0.01, cast(asyncio.Transport, server.transport).close)
         return self.to_mail
 
 

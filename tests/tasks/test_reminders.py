@@ -1,5 +1,6 @@
 """The clock tells each customer once: a reminder before the pick-up, a word when the vehicle is late, and when a hold ended."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -27,19 +28,19 @@ def moment(hours: float) -> datetime:
 
 def reserved(cast: Cast, *, starts_in_h: float, booked_h_ago: float = 100, **values: Any) -> Rental:
     start, booked = moment(starts_in_h), moment(-booked_h_ago)
-    times = {"start_at": start, "end_at": start + 48 * HOUR, "created_at": booked, "updated_at": booked}
+    times: dict[str, Any] = {"start_at": start, "end_at": start + 48 * HOUR, "created_at": booked, "updated_at": booked}
     blank = {"actual_start_at": None, "actual_end_at": None}
     return rental_to_bill(cast, **{"status": "reserved", **times, **blank, **values})
 
 
 def out(cast: Cast, *, late_h: float) -> Rental:
     end = moment(-late_h)
-    values = {"start_at": end - 48 * HOUR, "end_at": end, "actual_start_at": end - 48 * HOUR, "actual_end_at": None}
+    values: dict[str, Any] = {"start_at": end - 48 * HOUR, "end_at": end, "actual_start_at": end - 48 * HOUR, "actual_end_at": None}
     return rental_to_bill(cast, status="active", **values)
 
 
 def expired(cast: Cast, *, hours_ago: float) -> Rental:
-    values = {"start_at": at(5), "end_at": at(6), "hold_expires_at": moment(-hours_ago)}
+    values: dict[str, Any] = {"start_at": at(5), "end_at": at(6), "hold_expires_at": moment(-hours_ago)}
     return rental_to_bill(cast, status="expired", actual_start_at=None, actual_end_at=None, **values)
 
 
@@ -162,10 +163,11 @@ class TestHoldsThatEnded:
         assert reminders.promise_due()["rental_expired"] == 0
 
 
+# Some have two ways that are short: either will do.
 DUE = {
     "rental_reserved": reminders.DUE_REMINDERS,
-    "rental_active": reminders.DUE_OVERDUE,
-    "rental_by_status": reminders.DUE_EXPIRED,
+    "rental_active|rental_vehicle_out_once": reminders.DUE_OVERDUE,
+    "rental_by_status|rental_pkey": reminders.DUE_EXPIRED,
 }
 
 
@@ -176,7 +178,7 @@ def test_what_is_due_is_found_without_reading_every_rental(cast: Cast, index: st
         "SELECT column_name::text FROM information_schema.columns WHERE table_name = 'rental' ORDER BY ordinal_position"
     )]  # fmt: skip
     changed = {
-        "id": "md5(n::text)::uuid",  # all of them older than any id of today
+        "id": "('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid",  # all of them older than any id of today
         "number": "'OLD-' || n",
         "status": "(ARRAY['completed','completed','expired','reserved'])[1 + n %% 4]",
         "start_at": "start_at + interval '100 days'",
@@ -192,7 +194,7 @@ def test_what_is_due_is_found_without_reading_every_rental(cast: Cast, index: st
     db.execute_sql("ANALYZE rental")
     known = {"now": clock.now(), "window": 24 * HOUR, "grace": HOUR, "made_since": reminders.first_id_of(moment(-72))}
     plan = "\n".join(line for (line,) in db.rows(f"EXPLAIN {DUE[index]}", known))
-    assert index in plan and "Seq Scan" not in plan, plan
+    assert re.search(index, plan) and "Seq Scan" not in plan, plan
 
 
 def test_the_sweep_and_the_letters_belong_together(cast: Cast) -> None:
