@@ -92,9 +92,15 @@ def _totals(paper: FPDF, sheet: Sheet) -> None:
 
 def _drawable(text: str) -> str:
     """The text in letters that the font has. An accent that it cannot draw is left out rather than the whole letter."""
-    return "".join(
-        char if ord(char) in _letters() else _plain(char) for char in unicodedata.normalize("NFC", text) if char.isprintable()
-    )
+    return "".join(_drawn(char) for char in unicodedata.normalize("NFC", text))
+
+
+def _drawn(char: str) -> str:
+    if char.isspace():
+        return char if char == "\u00a0" else " "
+    if not char.isprintable():
+        return ""
+    return char if ord(char) in _letters() else _plain(char)
 
 
 def _plain(char: str) -> str:

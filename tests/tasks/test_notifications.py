@@ -3,17 +3,19 @@
 import email
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from email import policy
 from pathlib import Path
 from uuid import UUID
 
 import pytest
+from prometheus_client import REGISTRY
 
-from fleet import clock
+from fleet import clock, config
 from fleet.db import db
 from fleet.gateways.mail import FolderMailer, Mail, MailNotConfigured, MailRefused, MailUnavailable, Session
 from fleet.models.notifications import Notification
-from fleet.rules.notices import KINDS
+from fleet.rules.notices import KINDS, REQUIRED
 from fleet.services import notifications, outbox
 from tasks import notifications as consumers
 from tasks import topics
@@ -285,3 +287,27 @@ def test_what_a_customer_is_called_is_only_text(cast, promise, tmp_path: Path, m
     assert mail["Bcc"] is None
     assert mail["To"] == cast.ana.email
     assert "<script>" not in str(mail.get_body(("html",)))
+
+
+def test_every_outcome_is_counted_by_kind_and_channel(promise, post):
+    def counted(outcome: str) -> float:
+        labels = {"kind": "rental_reserved", "channel": "email", "outcome": outcome}
+        return REGISTRY.get_sample_value("fleet_notifications_total", labels) or 0.0
+
+    before = counted("failed"), counted("sent")
+    post.fails_with = MailUnavailable("ConnectionRefusedError")
+    ring(promise)
+    post.fails_with = None
+    ring(promise)
+    assert (counted("failed"), counted("sent")) == (before[0] + 1, before[1] + 1)
+
+
+def test_a_way_out_goes_with_what_the_customer_can_do_without(cast, post, monkeypatch):
+    monkeypatch.setattr(config, "_current", replace(config.current(), public_url="https://fleet.example"))
+    for kind in KINDS:
+        made = promised_about(kind, booked_as(cast, kind))
+        getattr(consumers, kind)(texts([made]))
+        mail = post.mails.pop()
+        link = mail.unsubscribe_url
+        assert bool(link) != (kind in REQUIRED)
+        assert not link or (link in mail.text and link in mail.html)

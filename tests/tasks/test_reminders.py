@@ -35,7 +35,8 @@ def reserved(cast: Cast, *, starts_in_h: float, booked_h_ago: float = 100, **val
 
 def out(cast: Cast, *, late_h: float) -> Rental:
     end = moment(-late_h)
-    values: dict[str, Any] = {"start_at": end - 48 * HOUR, "end_at": end, "actual_start_at": end - 48 * HOUR, "actual_end_at": None}
+    start = end - 48 * HOUR
+    values: dict[str, Any] = {"start_at": start, "end_at": end, "actual_start_at": start, "actual_end_at": None}
     return rental_to_bill(cast, status="active", **values)
 
 
