@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from email import policy
-from email.headerregistry import Address
+from email.headerregistry import Address, BaseHeader, HeaderRegistry, UnstructuredHeader
 from email.message import EmailMessage
+from email.policy import Policy
 from email.utils import parseaddr
 from pathlib import Path
 from typing import Any, Protocol
@@ -87,13 +88,25 @@ def mailer(settings: Settings) -> Mailer:
     return FolderMailer(Path(settings.mail_dir), settings.mail_from)
 
 
+class _Verbatim(UnstructuredHeader, BaseHeader):
+    """A header that stands as it is: the e-mail package would hide a long address in encoded words, which no program reads."""
+
+    def fold(self, *, policy: Policy) -> str:
+        return f"{self.name}: {self}{policy.linesep}"
+
+
+_headers = HeaderRegistry()
+_headers.map_to_type("list-unsubscribe", _Verbatim)
+_POLICY = policy.SMTP.clone(header_factory=_headers)
+
+
 def composed(mail: Mail, sender: str) -> EmailMessage:
     """The mail in the format of RFC 5322, as text and HTML. Raises MailRefused.
 
     The e-mail package refuses line breaks in headers, and the address is parsed as exactly one: nothing that a customer
     typed adds a header or a recipient.
     """
-    message = EmailMessage(policy=policy.SMTP)
+    message = EmailMessage(policy=_POLICY)
     name, address = parseaddr(sender)
     try:
         message["From"] = Address(name, addr_spec=address)
@@ -141,9 +154,9 @@ class _Patient(smtplib.SMTP):
     ends_at = float("inf")
     content_begun = False
 
-    def begin(self, *, ends_at: float | None = None) -> None:
+    def begin(self, *, ends_at: float) -> None:
         """The next mail begins, or began with the connecting."""
-        self.ends_at = ends_at or time.monotonic() + TOTAL_S
+        self.ends_at = ends_at
         self.content_begun = False
 
     def data(self, msg: Any) -> tuple[int, bytes]:
@@ -175,13 +188,14 @@ class SmtpSession:
         """Raises MailRefused, MailUnavailable."""
         message = composed(mail, self._mailer.sender)
         try:
-            if not self._sent_over_kept(message, mail.to):
-                self._smtp = _connected(self._mailer)
+            ends_at = time.monotonic() + TOTAL_S
+            if not self._sent_over_kept(message, mail.to, ends_at):
+                self._smtp = _connected(self._mailer, ends_at)
                 self._smtp.send_message(message, to_addrs=[mail.to])
         except (smtplib.SMTPException, OSError) as error:
             raise _translated(error) from error
 
-    def _sent_over_kept(self, message: EmailMessage, to: str) -> bool:
+    def _sent_over_kept(self, message: EmailMessage, to: str, ends_at: float) -> bool:
         """Send over the kept connection; False when there is none that lives, and nothing of this mail was taken.
 
         After a refusal smtplib has said RSET, so that the next mail begins anew. A server that hung up in between, or says
@@ -190,7 +204,7 @@ class SmtpSession:
         smtp = self._smtp
         if smtp is None:
             return False
-        smtp.begin()
+        smtp.begin(ends_at=ends_at)
         try:
             smtp.send_message(message, to_addrs=[to])
         except (smtplib.SMTPException, OSError):
@@ -209,8 +223,7 @@ class SmtpSession:
             smtp.close()
 
 
-def _connected(mailer: SmtpMailer) -> _Patient:
-    ends_at = time.monotonic() + TOTAL_S
+def _connected(mailer: SmtpMailer, ends_at: float) -> _Patient:
     if mailer.implicit_tls:
         context = ssl.create_default_context()
         smtp: _Patient = _PatientTls(mailer.host, mailer.port, timeout=mailer.timeout_s, context=context)

@@ -41,18 +41,6 @@ class Preference(Model):
         table_name = "notification_preference"
 
 
-class RentalNotice(Model):
-    """A notice that the clock promised about a rental: one for each kind and the time that it is about."""
-
-    rental_id = peewee.UUIDField()
-    kind = peewee.TextField()
-    about_at = DateTimeTZField()
-    created_at = DateTimeTZField(default=clock.now)
-
-    class Meta:
-        primary_key = peewee.CompositeKey("rental_id", "kind", "about_at")
-
-
 NOTIFICATIONS = Listing(
     columns={
         name: f"notification.{name}"

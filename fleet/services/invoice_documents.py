@@ -77,11 +77,6 @@ def sheet_seen(actor: Actor, invoice_id: UUID) -> Sheet:
     return known.sheet
 
 
-def rendered(known: Told) -> bytes:
-    """The paper as PDF."""
-    return drawn(known.sheet)
-
-
 def drawn(sheet: Sheet) -> bytes:
     """The sheet as PDF; the same sheet gives the same bytes."""
     return pdf.render(sheet)

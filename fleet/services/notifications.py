@@ -231,7 +231,7 @@ def _of_invoice(kind: str, message: Message) -> Notice:
     if found is None:
         raise NothingToTell("no such invoice")
     letter = letters.of_invoice(found.told, found.language)
-    paper = Attachment(f"{found.told.number}.pdf", "pdf", invoice_documents.rendered(found))
+    paper = Attachment(f"{found.told.number}.pdf", "pdf", invoice_documents.drawn(found.sheet))
     chosen = {"email": found.by_email, "sms": found.by_sms}
     return Notice(kind, found.customer_id, found.email, found.phone, found.erased, chosen, False, letter, (paper,))
 
