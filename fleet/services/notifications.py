@@ -165,10 +165,11 @@ def _ended_already(message: Message) -> bool:
 
 
 def _finish(message: Message, kind: str, channel: str, status: str) -> None:
-    with transaction():
-        if status != "skipped":
-            db.execute_sql(models.END_LETTER, {"id": message.id, "status": status})
+    if status == "skipped":
         _confirm(message)
+    else:
+        said = {"id": message.id, "status": status, "consumer": message.topic, "ids": f"{{{message.id}}}"}
+        db.execute_sql(models.FINISH_LETTER, said)
     metrics.NOTIFICATIONS.labels(kind, channel, status).inc()
 
 

@@ -2,16 +2,20 @@
 
 import asyncio
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import cast
+from pathlib import Path
+from typing import Any, cast
 
 from aiosmtpd.controller import Controller
-from aiosmtpd.smtp import SMTP, Envelope, Session
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 
 from fleet.embedded.server import HOST, usable_port
+
+LOGIN, PASSWORD = b"fleet", b"secret"
 
 
 @dataclass
@@ -58,12 +62,23 @@ class Postbox:
         return self.to_mail
 
 
+def _let_in(*said: Any) -> AuthResult:
+    sent = said[-1]
+    return AuthResult(success=(sent.login, sent.password) == (LOGIN, PASSWORD))
+
+
 @contextmanager
-def postbox() -> Iterator[Postbox]:
-    """A mail server on a free port."""
+def postbox(certificate: Path | None = None) -> Iterator[Postbox]:
+    """A mail server on a free port; with a certificate it takes nothing but over STARTTLS, from who gives its password."""
     box = Postbox()
     port = usable_port(None)
-    controller = Controller(box, hostname=HOST, port=port)
+    if certificate is None:
+        controller = Controller(box, hostname=HOST, port=port)
+    else:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(certificate)
+        required: dict[str, Any] = {"require_starttls": True, "auth_required": True, "authenticator": _let_in}
+        controller = Controller(box, hostname=HOST, port=port, tls_context=context, **required)
     controller.start()
     try:
         box.url = f"smtp://{HOST}:{port}"

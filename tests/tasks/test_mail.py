@@ -13,7 +13,8 @@ from fleet import clock
 from fleet.config import Settings
 from fleet.gateways import mail
 from fleet.gateways.mail import FolderMailer, Mail, MailNotConfigured, MailRefused, MailUnavailable, SmtpMailer
-from tests.tasks.postbox import postbox, silent_server
+from tests.tasks.certificates import certificate_in
+from tests.tasks.postbox import LOGIN, PASSWORD, postbox, silent_server
 
 SENDER = "Fleet <no-reply@fleet.example>"
 
@@ -141,6 +142,35 @@ def test_a_password_never_goes_over_a_connection_without_tls():
         with pytest.raises(MailUnavailable, match="TLS"):
             deliver(SmtpMailer(url, SENDER), letter())
     assert box.mails == []
+
+
+class TestEncrypted:
+    """STARTTLS as soon as it is offered, the certificate looked at, and the password only behind it."""
+
+    def test_mails_of_a_session_go_encrypted_and_by_name(self, tmp_path: Path, monkeypatch):
+        trusted = certificate_in(tmp_path)
+        monkeypatch.setenv("SSL_CERT_FILE", f"{trusted}")
+        with postbox(trusted) as box, SmtpMailer(with_password(box.url), SENDER).session() as session:
+            for _ in range(2):
+                session.send(letter())
+        assert (len(box.mails), len(box.sessions)) == (2, 1)
+        assert box.sessions[0].ssl is not None and box.sessions[0].authenticated
+
+    def test_a_server_that_cannot_prove_who_it_is_gets_nothing(self, tmp_path: Path):
+        with postbox(certificate_in(tmp_path)) as box, pytest.raises(MailUnavailable, match="SSLCertVerificationError"):
+            deliver(SmtpMailer(with_password(box.url), SENDER), letter())
+        assert box.mails == []
+
+    def test_a_wrong_password_is_tried_again_later(self, tmp_path: Path, monkeypatch):
+        trusted = certificate_in(tmp_path)
+        monkeypatch.setenv("SSL_CERT_FILE", f"{trusted}")
+        with postbox(trusted) as box, pytest.raises(MailUnavailable) as refusal:
+            deliver(SmtpMailer(with_password(box.url, "wrong"), SENDER), letter())
+        assert (box.mails, "wrong" in f"{refusal.value}") == ([], False)
+
+
+def with_password(url: str, password: str = PASSWORD.decode()) -> str:
+    return url.replace("smtp://", f"smtp://{LOGIN.decode()}:{password}@")
 
 
 def test_smtps_does_not_talk_in_the_clear():

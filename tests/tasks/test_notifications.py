@@ -289,6 +289,12 @@ def test_what_a_customer_is_called_is_only_text(cast, promise, tmp_path: Path, m
     assert "<script>" not in str(mail.get_body(("html",)))
 
 
+def test_sent_received_and_confirmed_is_noted_together_or_not_at_all(promise, post, monkeypatch):
+    monkeypatch.setattr(notifications.models, "FINISH_LETTER", f"{notifications.models.FINISH_LETTER};SELECT 1 / 0")
+    ring(promise)
+    assert (len(post.mails), status(promise), received(promise), state(promise)) == (1, "sending", 0, "waiting")
+
+
 def test_every_outcome_is_counted_by_kind_and_channel(promise, post):
     def counted(outcome: str) -> float:
         labels = {"kind": "rental_reserved", "channel": "email", "outcome": outcome}
