@@ -69,7 +69,8 @@ RETURNING xmax = 0
 END_LETTER = """
 UPDATE notification SET status = %(status)s, sent_at = CASE WHEN %(status)s = 'sent' THEN now() END WHERE id = %(id)s
 """
-# All of it in one round trip and one transaction: what is sent as one text is one to PostgreSQL (docs, 53.2.2.1).
+# All of it in one round trip and one transaction: what is sent as one text is one to PostgreSQL (its manual, "Multiple
+# Statements in a Simple Query").
 FINISH_LETTER = f"{END_LETTER};{promises.RECEIVE};{promises.CONFIRM}"
 # For what must not go out twice: a worker that was lost may have sent it.
 GIVE_UP_LOST = """

@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 
 from fleet import clock, config
+from fleet.blueprints.notifications import Kind
+from fleet.blueprints.people import Language
 from fleet.db import db
 from fleet.models.notifications import Preference
 from fleet.rules import unsubscribing
+from fleet.rules.languages import LANGUAGES
 from fleet.rules.notices import KINDS, REQUIRED
 from fleet.services import preferences
 from tests.books import issued, refused_by, rental_to_bill
@@ -30,6 +33,11 @@ def preferences_of(person: Person) -> str:
 
 def found(cast: Cast, query: str = "") -> list[str]:
     return [item["id"] for item in cast.agent.get(f"{NOTIFICATIONS}{query}").json["data"]]
+
+
+def test_the_api_offers_the_kinds_and_the_languages_that_there_are() -> None:
+    assert set(typing.get_args(Kind)) == set(KINDS)
+    assert typing.get_args(typing.get_args(Language)[0]) == LANGUAGES
 
 
 class TestList:
