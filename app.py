@@ -14,6 +14,7 @@ from fleet.blueprints import (
     events,
     invoices,
     ledger,
+    notifications,
     operations,
     people,
     queues,
@@ -47,6 +48,7 @@ BLUEPRINTS = (
     dead_letters.bp,
     queues.bp,
     audit.bp,
+    notifications.bp,
 )
 
 

@@ -31,7 +31,7 @@ WORKSHOP = EVERYBODY | {
 COUNTER = CUSTOMER | {
     "customers.read_all", "customers.read_identity", "customers.create", "customers.deactivate", "rentals.read_all",
     "rentals.update", "rentals.activate", "rentals.complete", "rentals.no_show", "rentals.charge", "invoices.read_all",
-    "odometer.read", "odometer.record", "calendar.read", "blocks.manage",
+    "odometer.read", "odometer.record", "calendar.read", "blocks.manage", "notifications.read",
 }  # fmt: skip
 MANAGER = COUNTER | WORKSHOP | {
     "branches.manage", "vehicle_classes.manage", "vehicles.create", "vehicles.update", "vehicles.delete",
@@ -39,7 +39,8 @@ MANAGER = COUNTER | WORKSHOP | {
 }  # fmt: skip
 ACCOUNTANT = EVERYBODY | {
     "customers.read", "customers.read_all", "rentals.read", "rentals.read_all", "invoices.read", "invoices.read_all",
-    "ledger.read", "ledger.post", "ledger.accounts", "reconciliation.read", "api_keys.manage", "events.read",
+    "ledger.read", "ledger.post", "ledger.accounts", "reconciliation.read", "notifications.read", "api_keys.manage",
+    "events.read",
 }  # fmt: skip
 ADMIN = MANAGER | ACCOUNTANT | {
     "users.manage", "webhooks.manage", "audit.read", "dead_letters.read", "dead_letters.replay", "dead_letters.discard",

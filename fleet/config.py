@@ -11,6 +11,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 from limits import parse as parse_limit
 
+from fleet.rules.languages import LANGUAGES
+
 # Short ones for what is slow: what waits in the broker longer than its lease is published twice.
 QUEUES = {"accounting": 200, "notifications": 20, "webhooks": 20, "maintenance": 200, "default": 200}
 Environment = Literal["development", "test", "production"]
@@ -119,6 +121,12 @@ def _currency(raw: str) -> str:
     return raw
 
 
+def _language(raw: str) -> str:
+    if raw not in LANGUAGES:
+        raise ValueError("must be one of " + ", ".join(LANGUAGES))
+    return raw
+
+
 def _private_key(raw: str) -> str:
     pem = raw.replace("\\n", "\n")
     try:
@@ -197,6 +205,17 @@ class Settings:
     flower_address: str = _setting("FLOWER_ADDRESS", _text, "127.0.0.1")
     flower_port: int = _setting("FLOWER_PORT", _positive, 5555)
     flower_basic_auth: str = _setting("FLOWER_BASIC_AUTH", _credentials, "")
+    sms_url: str = _setting("SMS_URL", _url("https", "http"), "")
+    sms_token: str = _setting("SMS_TOKEN", _text, "")
+    sms_sender: str = _setting("SMS_SENDER", _text, "Fleet")
+    sms_key_honoured: bool = _setting("SMS_KEY_HONOURED", _switch, False)
+    public_url: str = _setting("PUBLIC_URL", _url("https", "http"), "")
+    default_language: str = _setting("DEFAULT_LANGUAGE", _language, "en")
+    reminder_hours: int = _setting("REMINDER_HOURS", _whole, 24)
+    overdue_notice_minutes: int = _setting("OVERDUE_NOTICE_MINUTES", _positive, 60)
+    seller_name: str = _setting("SELLER_NAME", _text, "Fleet")
+    seller_address: str = _setting("SELLER_ADDRESS", _text, "")
+    seller_tax_id: str = _setting("SELLER_TAX_ID", _text, "")
     metrics_token: str = _setting("FLEET_METRICS_TOKEN", _text, "")
     webhook_allow_private: bool = _setting("WEBHOOK_ALLOW_PRIVATE", _switch, False)
     log_level: str = _setting("LOG_LEVEL", _level, "INFO")
@@ -250,11 +269,17 @@ class Settings:
             wrong.append("SECRET_KEY is another secret's value too")
         if self.production:
             wrong += [f"{name} is for development" for name in UNSAFE_SWITCHES if _is_on(environ.get(name, ""))]
+            wrong += [f"{name} must be https:// in production" for name, url in self._outward() if url.startswith("http:")]
+        if bool(self.sms_url) != bool(self.sms_token):
+            wrong.append("SMS_URL and SMS_TOKEN belong together")
         if "*" in self.cors_origins:
             wrong.append("CORS_ORIGINS must be an exact list")
         if "*" in self.trusted_hosts:
             wrong.append("TRUSTED_HOSTS must be an exact list")
         return wrong
+
+    def _outward(self) -> list[tuple[str, str]]:
+        return [("SMS_URL", self.sms_url), ("PUBLIC_URL", self.public_url)]
 
     def _needed(self) -> dict[str, str]:
         return {"SECRET_KEY": self.secret_key, "DATABASE_URL": self.database_url, "REDIS_URL": self.redis_url}
@@ -263,7 +288,7 @@ class Settings:
 def _other_secrets(environ: Mapping[str, str]) -> set[str]:
     """The other secrets of the environment: passwords, and those inside addresses."""
     passwords = re.findall(r"://[^/?#\s]*?:([^/?#\s]+)@", " ".join(environ.get(name, "") for name in _ADDRESSES))
-    return {*passwords, environ.get("FLEET_ADMIN_PASSWORD", "")}
+    return {*passwords, environ.get("FLEET_ADMIN_PASSWORD", ""), environ.get("SMS_TOKEN", "")}
 
 
 def _is_on(raw: str) -> bool:

@@ -21,6 +21,9 @@ LAG = Histogram(
 )
 WEBHOOK_ATTEMPTS = Counter("fleet_webhook_attempts_total", "Attempts to send an event", ["outcome"])
 WEBHOOKS_DISABLED = Counter("fleet_webhooks_disabled_total", "Endpoints switched off by themselves", ["reason"])
+NOTIFICATIONS = Counter(
+    "fleet_notifications_total", "Letters and text messages by outcome", ["kind", "channel", "outcome"]
+)
 
 
 @lru_cache(maxsize=1024)

@@ -71,5 +71,6 @@ beat_schedule = {
         "maintenance.give_up_no_shows": 60.0,
         "maintenance.bury_exhausted": 30.0,
         "maintenance.forget_old": 60.0,
+        "notifications.promise_due": 60.0,
     }.items()
 }

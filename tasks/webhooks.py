@@ -56,7 +56,8 @@ def disabled(ids: list[str]) -> None:
 
 
 def _tell(message: Message) -> bool:
-    return webhook_notices.send(message, mailer())
+    with mailer().session() as session:
+        return webhook_notices.send(message, session)
 
 
 def _report(outcome: Outcome) -> None:

@@ -5,8 +5,9 @@ from functools import cache
 from fleet import config, logs
 from fleet.config import Settings
 from fleet.db import db, refuse_superuser
-from fleet.gateways import mail, webhooks
+from fleet.gateways import mail, sms, webhooks
 from fleet.gateways.mail import Mailer
+from fleet.gateways.sms import SmsGateway
 
 # A batch may take longer than anything that a person waits for.
 STATEMENT_TIMEOUT_MS = 20_000
@@ -28,6 +29,12 @@ def mailer() -> Mailer:
 def webhook_sender() -> webhooks.Sender:
     """The way that webhooks go."""
     return webhooks.Sender(allow_private=settings().webhook_allow_private)
+
+
+@cache
+def sms_gateway() -> SmsGateway:
+    """The way that text messages go."""
+    return sms.gateway(settings())
 
 
 def wire() -> None:

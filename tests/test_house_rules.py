@@ -57,6 +57,7 @@ NO_IDEMPOTENCY = {
     "POST /v1/api-keys": "the answer carries the key, which is stored nowhere",
     "POST /v1/webhook-endpoints": "the answer carries the secret, which is stored nowhere in clear",
     "POST /v1/webhook-endpoints/<uuid:endpoint_id>/rotate-secret": "the answer carries the secret",
+    "POST /v1/unsubscribe": "the link says all, and a second click finds it done",
 }
 
 Described = tuple[Rule, str, Operation, Callable[..., Any]]

@@ -27,7 +27,7 @@ def _licence(raw: str) -> str:
 
 
 Licence = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64), AfterValidator(_licence)]
-Language = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}$")]
+Language = Annotated[Literal["en", "de", "fr", "es"], Field(description="The language of letters to the customer (BCP 47)")]
 Beginning = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
 Status = Literal["active", "deactivated"]
 
@@ -62,7 +62,7 @@ class CreateCustomer(Input):
     driver_license_expiry: Day
     address: Line | None = None
     date_of_birth: Day | None = None
-    language: Language = "en"
+    language: Annotated[Language | None, Field(description="DEFAULT_LANGUAGE, if left out")] = None
     user_id: Annotated[Id | None, Field(description="Staff only: the account that may act for this customer")] = None
 
 
@@ -75,7 +75,7 @@ class ChangeCustomer(Input):
     driver_license_expiry: Day = date.max
     address: Line | None = None
     date_of_birth: Day | None = None
-    language: Language = ""
+    language: Language = "en"
     user_id: Annotated[Id | None, Field(description="Staff only: the account that may act for this customer")] = None
 
 
@@ -92,6 +92,7 @@ class ExportView(View):
     rentals: list[dict[str, Any]]
     invoices: list[InvoiceView]
     notifications: list[dict[str, Any]]
+    notification_preferences: dict[str, Any] | None
 
 
 def _shape(customer: Customer | dict[str, Any]) -> dict[str, Any]:

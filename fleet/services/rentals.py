@@ -131,6 +131,7 @@ def no_show(actor: Actor, rental_id: UUID, *, expected_version: int | None = Non
     if clock.now() < rental.start_at:
         raise InvalidState("The rental has not started yet")
     _give_up(actor, rental, "no_show", pricing.no_show(rental.agreed))
+    outbox.promise("notifications.rental_no_show", "rental", rental.id)
     return rental
 
 

@@ -50,7 +50,7 @@ PLAUSIBLE: dict[str, list[Any]] = {
     "first_name": ["Ana"],
     "last_name": ["Silva"],
     "address": ["Rua Augusta 1, Lisboa"],
-    "language": ["en", "pt"],
+    "language": ["en", "de"],
     "driver_license_number": [f"L-{number}" for number in range(20)],
     "driver_license_expiry": ["2099-12-31"],
     "date_of_birth": ["1990-02-28"],

@@ -20,6 +20,7 @@ BODIES: dict[str, Any] = {
     "ChangeCustomer": {"first_name": "Stolen"},
     "CancelRental": {"reason": "mischief"},
     "ChangeRental": {"notes": "mischief"},
+    "ChooseNotifications": {"kinds": {"rental_reminder": {"email": False}}},
 }
 
 
@@ -68,7 +69,7 @@ def ask(person: Person, method: str, pattern: str, declared: Operation, ids: dic
         path = path.replace(f"<{name}>", f"{value}")
     body = BODIES[declared.body.__name__] if declared.body else None
     answer = person.call(method, path, body, version="1") if declared.if_match else person.call(method, path, body)
-    said = answer.get_json()
+    said = answer.get_json() if answer.is_json else {}
     return answer.status_code, {name: value for name, value in said.items() if name != "request_id"}
 
 
@@ -177,8 +178,10 @@ OPEN = {
     "GET /health/ready",
     "GET /metrics",
     "GET /openapi.json",
+    "GET /v1/unsubscribe",
     "POST /v1/auth/login",
     "POST /v1/auth/logout",
     "POST /v1/auth/refresh",
     "POST /v1/auth/register",
+    "POST /v1/unsubscribe",
 }
