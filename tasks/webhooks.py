@@ -33,9 +33,12 @@ def ring(broker: Broker, *, limit: int) -> int:
 
 
 @consumer("webhooks.deliver")
-def deliver(tickets: list[str]) -> None:
-    """Send events to one endpoint, one by one; at the first failure the rest is given back and waits with it."""
-    deadline = time.monotonic() + BUDGET_S
+def deliver(tickets: list[str]) -> int:
+    """Send events to one endpoint, one by one; at the first failure the rest is given back and waits with it.
+
+    Answers how many were delivered.
+    """
+    deadline, delivered = time.monotonic() + BUDGET_S, 0
     with delivery.lease_takes_over(TOPIC):
         left = list(tickets)
         for ticket in tickets:
@@ -43,10 +46,12 @@ def deliver(tickets: list[str]) -> None:
             if outcome is not None:
                 left.remove(ticket)
                 _report(outcome)
+                delivered += outcome.status == "delivered"
             if time.monotonic() > deadline or (outcome is not None and outcome.status != "delivered"):
                 break
         # Also what could not be begun because its endpoint rests: held on to, it would fill the endpoint's room.
         webhook_deliveries.release(left)
+    return delivered
 
 
 @consumer("notifications.webhook_disabled")

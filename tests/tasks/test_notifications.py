@@ -16,7 +16,7 @@ from fleet.db import db
 from fleet.gateways.mail import FolderMailer, Mail, MailNotConfigured, MailRefused, MailUnavailable, Session
 from fleet.models.notifications import Notification
 from fleet.rules.notices import KINDS, REQUIRED
-from fleet.services import notifications, outbox
+from fleet.services import notifications, outbox, webhook_notices
 from tasks import notifications as consumers
 from tasks import topics
 from tests.books import issued, rental_to_bill
@@ -162,7 +162,7 @@ def test_the_receipt_brings_the_invoice_on_paper(cast, post):
 
 def test_every_kind_has_a_consumer_and_text_messages_have_theirs():
     known = {topic for topic in topics() if topic.startswith("notifications.")}
-    assert known == {f"notifications.{kind}" for kind in KINDS} | {notifications.SMS_TOPIC}
+    assert known == {f"notifications.{kind}" for kind in KINDS} | {notifications.SMS_TOPIC, webhook_notices.TOPIC}
 
 
 def test_the_same_message_a_hundred_times_is_one_mail(promise, post):
