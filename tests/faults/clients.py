@@ -18,7 +18,7 @@ from fleet.embedded.server import HOST
 from tests.faults.history import Exchange
 from tests.faults.stage import Stage
 
-ANSWER_TIMEOUT_S = 10
+ANSWER_TIMEOUT_S = 30
 CLERKS, CUSTOMERS = 100, 50
 # Vehicles by what they are for: those that clients fight for, those that are reserved far ahead, those that are driven once.
 FOUGHT_FOR, RESERVED, DRIVEN = range(3), range(100, 1100), range(1100, 10_000)

@@ -89,8 +89,9 @@ class Scene:
         return int(self.stage.sql(ended, (list(ids),))[0][0])
 
     def let_leases_pass(self) -> None:
-        """In a short run: make the promises that were claimed due again, as half a minute of waiting would."""
+        """In a short run: what was claimed is due again, and letters in hand count as lost, as after minutes of waiting."""
         if not self.full:
+            self.stage.sql("UPDATE notification SET attempted_at = now() - interval '1 hour' WHERE status = 'sending'")
             self.stage.sql("UPDATE outbox SET next_attempt_at = now() WHERE confirmed_at IS NULL AND dead_at IS NULL")
 
     @contextmanager

@@ -3,6 +3,7 @@
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from tests.faults.mailbox import Mailbox, mailbox
 
 ROOT = Path(__file__).parents[2]
 DIRECTORY = ROOT / "var" / "faults"
+LOGS = ROOT / "var" / "faults-logs"
 SCENE = Path(__file__).parent / "scene.sql"
 CREW = ("web", "relay-1", "relay-2", "worker", "beat")
 START_TIMEOUT_S, STOP_TIMEOUT_S = 60, 40
@@ -47,6 +49,8 @@ class Stage:
     history: History = field(default_factory=History)
     web_port: int = field(default_factory=lambda: usable_port(None))
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    boot_s: float = 0
 
     @property
     def directory(self) -> Path:
@@ -85,7 +89,7 @@ class Stage:
             if name not in self.processes:
                 self.start(name)
         self.revive()
-        self._await_ready()
+        self.await_ready()
 
     def start(self, name: str) -> None:
         """Start a process of the Procfile; what it prints goes to a file. `name` may carry a number: relay-2."""
@@ -177,7 +181,7 @@ class Stage:
             cursor.execute(statement, values)
             return cursor.fetchall() if cursor.description else []
 
-    def redis(self) -> "redis.Redis[bytes]":
+    def redis(self) -> redis.Redis:
         return redis.Redis.from_url(self.running.redis_url, socket_timeout=5)
 
     def depth(self) -> int:
@@ -198,7 +202,8 @@ class Stage:
         """How often a promise was delivered."""
         return int(self.sql("SELECT deliveries FROM outbox WHERE id = %s", (promise,))[0][0])
 
-    def _await_ready(self) -> None:
+    def await_ready(self) -> None:
+        """Return when the web answers that it is ready. Raises StageBroken."""
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline and self.processes["web"].poll() is None:
             with suppress(OSError), urllib.request.urlopen(f"http://{HOST}:{self.web_port}/health/ready", timeout=2):
@@ -219,7 +224,9 @@ def stage(seed: int) -> Iterator[Stage]:
         if migrated.returncode:
             raise StageBroken(migrated.stderr[-LOG_TAIL:])
         made.sql(SCENE.read_text())
+        started = time.monotonic()
         made.assemble()
+        made.boot_s = time.monotonic() - started
         yield made
 
 
@@ -229,6 +236,9 @@ def _end_all(made: Stage) -> None:
         made.processes[name].terminate()
     for name in made.processes:
         made.stop(name)
+    LOGS.mkdir(parents=True, exist_ok=True)
+    for log in made.directory.glob("*.log"):
+        shutil.copy(log, LOGS / log.name)
 
 
 def _procfile() -> dict[str, str]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 
 import psutil
 
-from tests.faults.drills import drill
+from tests.faults.drills import LETTER_S, drill
 from tests.faults.scene import Scene
 
 FULL_QUEUE = 20
@@ -39,7 +39,7 @@ def full_queue(scene: Scene) -> Iterator[None]:
         yield
 
 
-@drill("redis-killed-full-queue", calm=True, settled_s=80)
+@drill("redis-killed-full-queue", calm=True, settled_s=LETTER_S)
 def redis_killed(scene: Scene) -> None:
     """Redis dies with a full queue and comes back empty: every promise is rung for again, and no client notices."""
     with full_queue(scene):
@@ -51,7 +51,7 @@ def redis_killed(scene: Scene) -> None:
     scene.let_leases_pass()
 
 
-@drill("redis-flushed", calm=True, settled_s=80)
+@drill("redis-flushed", calm=True, settled_s=LETTER_S)
 def redis_flushed(scene: Scene) -> None:
     """Somebody empties Redis, queues and all: every promise is rung for again."""
     with full_queue(scene), scene.stage.redis() as client:
@@ -60,7 +60,7 @@ def redis_flushed(scene: Scene) -> None:
     scene.let_leases_pass()
 
 
-@drill("redis-frozen", calm=True, settled_s=80, slowest_s=2)
+@drill("redis-frozen", calm=True, settled_s=LETTER_S, slowest_s=2)
 def redis_frozen(scene: Scene) -> None:
     """Redis stands still: clients are served all the same and quickly, and the promises wait."""
     with frozen(scene.stage.running.redis.pid):
@@ -69,7 +69,7 @@ def redis_frozen(scene: Scene) -> None:
     scene.let_leases_pass()
 
 
-@drill("postgres-stopped-at-once", web_s=5, settled_s=80)
+@drill("postgres-stopped-at-once", web_s=5, settled_s=LETTER_S)
 def postgres_stopped(scene: Scene) -> None:
     """PostgreSQL is stopped at once and started again: 503 meanwhile, and what was acknowledged is there."""
     os.kill(scene.stage.running.postgres.pid, signal.SIGQUIT)
@@ -80,7 +80,7 @@ def postgres_stopped(scene: Scene) -> None:
     scene.let_leases_pass()
 
 
-@drill("postgres-frozen", web_s=5, settled_s=80, slowest_s=4)
+@drill("postgres-frozen", web_s=5, settled_s=LETTER_S, slowest_s=4)
 def postgres_frozen(scene: Scene) -> None:
     """PostgreSQL stands still: every answer is a 503 soon, none hangs, and the first success follows its return at once."""
     server = psutil.Process(scene.stage.running.postgres.pid)

@@ -8,16 +8,14 @@ from functools import partial
 import psycopg2
 
 from tests.faults.clients import FOUGHT_FOR, SLOT, all_at_once
-from tests.faults.drills import drill
+from tests.faults.drills import LETTER_S, drill
 from tests.faults.scene import Scene
 from tests.faults.seizing import RESERVATION, kill_at
 
 CROWD = 50
-# Where both workers were killed, the kernel keeps new connections until one of their successors has booted.
-BOTH_BOOT_S = 10
 
 
-@drill("web-killed-mid-request", slowest_s=BOTH_BOOT_S)
+@drill("web-killed-mid-request", boots=3)
 def web_killed_mid_request(scene: Scene) -> None:
     """A web worker dies before the COMMIT of a reservation: nothing of it exists, and the same key then makes one."""
     for _ in range(3):
@@ -26,7 +24,7 @@ def web_killed_mid_request(scene: Scene) -> None:
         scene.pause(0.1, 0.5)
 
 
-@drill("web-killed-before-answer", slowest_s=BOTH_BOOT_S)
+@drill("web-killed-before-answer", boots=3)
 def web_killed_before_answer(scene: Scene) -> None:
     """A web worker dies after the COMMIT and before the answer: the same key gets the answer that nobody heard."""
     for _ in range(3):
@@ -68,7 +66,7 @@ def one_slot_50(scene: Scene) -> None:
         client.hang_up()
 
 
-@drill("hup-under-load", calm=True)
+@drill("hup-under-load", calm=True, boots=3)
 def hup_under_load(scene: Scene) -> None:
     """New code comes in by HUP while clients are at work: none of them notices."""
     for _ in range(2):
@@ -76,6 +74,7 @@ def hup_under_load(scene: Scene) -> None:
         scene.stage.processes["web"].send_signal(signal.SIGHUP)
         scene.faults += 1
         scene.until(partial(_replaced, scene, before), 40, "new web workers")
+        scene.stage.await_ready()
         scene.pause(0.3, 0.8)
 
 
@@ -114,7 +113,7 @@ def slow_query(scene: Scene) -> None:
     scene.stage.sql("UPDATE drill_switch SET slow_s = 0")
 
 
-@drill("connections-exhausted", settled_s=20)
+@drill("connections-exhausted", settled_s=LETTER_S)
 def connections_exhausted(scene: Scene) -> None:
     """Strangers hold every connection of the database and the service has lost its own: 503 until they let go."""
     strangers = []
@@ -131,3 +130,4 @@ def connections_exhausted(scene: Scene) -> None:
     scene.remarks.append(f"{len(strangers)} strangers")
     for stranger in strangers:
         stranger.close()
+    scene.let_leases_pass()

@@ -6,7 +6,7 @@ import time
 from psutil import Process
 
 from tests.faults.clients import RENTED, id_of
-from tests.faults.drills import drill
+from tests.faults.drills import LEASE_S, LETTER_S, drill
 from tests.faults.scene import Scene
 from tests.faults.seizing import CLAIM, POSTING, kill_at
 from tests.faults.store_drills import full_queue
@@ -20,7 +20,7 @@ def relays(scene: Scene) -> list[Process]:
     return [process for name in RELAYS for process in scene.stage.process(name)]
 
 
-@drill("relay-killed-after-claim", calm=True, settled_s=45)
+@drill("relay-killed-after-claim", calm=True, settled_s=LEASE_S)
 def relay_killed_after_claim(scene: Scene) -> None:
     """A relay dies after it committed a claim and before it published: the promises are due again when the lease ends."""
     for _ in range(2):
@@ -30,15 +30,16 @@ def relay_killed_after_claim(scene: Scene) -> None:
     scene.let_leases_pass()
 
 
-@drill("relay-killed-after-publish", calm=True, settled_s=45)
+@drill("relay-killed-after-publish", calm=True, settled_s=LEASE_S)
 def relay_killed_after_publish(scene: Scene) -> None:
     """Both relays die when their messages are out: nothing is forgotten, and nothing done twice."""
     with full_queue(scene):
         scene.stage.restart(*RELAYS)
         scene.faults += 2
+    scene.let_leases_pass()
 
 
-@drill("pool-child-killed", calm=True, settled_s=45)
+@drill("pool-child-killed", calm=True, settled_s=LEASE_S)
 def pool_child_killed(scene: Scene) -> None:
     """A child of the pool dies before the COMMIT of a posting: the posting is made once, later."""
     for _ in range(2):
@@ -48,7 +49,7 @@ def pool_child_killed(scene: Scene) -> None:
     scene.let_leases_pass()
 
 
-@drill("killed-before-acknowledgement", calm=True, settled_s=45)
+@drill("killed-before-acknowledgement", calm=True, settled_s=LEASE_S)
 def killed_before_acknowledgement(scene: Scene) -> None:
     """A child of the pool dies between the COMMIT of a posting and its acknowledgement: it comes again and changes nothing."""
     for _ in range(2):
@@ -58,7 +59,7 @@ def killed_before_acknowledgement(scene: Scene) -> None:
     scene.let_leases_pass()
 
 
-@drill("worker-killed", calm=True, settled_s=80)
+@drill("worker-killed", calm=True, settled_s=LETTER_S)
 def worker_killed(scene: Scene) -> None:
     """The worker dies with all its children, again and again."""
     for _ in range(3):
@@ -171,7 +172,7 @@ def mail_fails(scene: Scene) -> None:
         scene.until(lambda: scene.stage.unfinished() < 20, 60, "end of the letters")
 
 
-@drill("mail-hangs", calm=True, settled_s=80)
+@drill("mail-hangs", calm=True, settled_s=LETTER_S)
 def mail_hangs(scene: Scene) -> None:
     """The mail server takes connections and says nothing: letters wait, and the books do not wait for them."""
     scene.stage.post.hangs = True
