@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,7 +75,8 @@ class Performer:
             healed_at = time.monotonic()
             time.sleep(AFTERWARDS_S)
         self._stage.revive()
-        settled_s = self._settled(healed_at, drill.settled_s)
+        with scene.time_lapse() if scene.hurry_letters else nullcontext():
+            settled_s = self._settled(healed_at, drill.settled_s)
         self._poison |= scene.poison
         outcome = self._judged(drill, scene, healed_at, settled_s)
         outcome.took_s = time.monotonic() - started
@@ -112,11 +114,11 @@ class Performer:
             remarks=scene.remarks,
         )
         self._letters_twice = twice
-        outcome.findings += [Finding("wrong", text) for text in _out_of_bounds(drill, outcome, self._stage.boot_s)]
+        outcome.findings += [Finding("wrong", text) for text in out_of_bounds(drill, outcome, self._stage.boot_s)]
         return outcome
 
 
-def _out_of_bounds(drill: Drill, outcome: Outcome, boot_s: float) -> Sequence[str]:
+def out_of_bounds(drill: Drill, outcome: Outcome, boot_s: float) -> Sequence[str]:
     """What took longer, or cost the clients more, than the drill allows."""
     said = []
     slowest_s = drill.slowest_s + drill.boots * boot_s

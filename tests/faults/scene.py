@@ -18,6 +18,14 @@ from tests.faults.stage import Stage, StageBroken
 LAPSE_EVERY_S = 1.0
 KEY_PREFIX = "fleet:"
 
+_LAPSE = """
+UPDATE outbox SET next_attempt_at = now()
+WHERE {chosen} AND next_attempt_at > now() AND confirmed_at IS NULL AND dead_at IS NULL
+"""
+_THESE = "id = ANY (%(ids)s::uuid[])"
+_LETTERS = """queue = 'notifications' AND last_error IS NOT NULL
+AND NOT EXISTS (SELECT FROM notification n WHERE n.id = outbox.id AND n.status = 'sending')"""
+
 
 @dataclass
 class Scene:
@@ -32,6 +40,7 @@ class Scene:
     poison: set[str] = field(default_factory=set)
     remarks: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
+    hurry_letters: bool = False  # whether their back-off passes in seconds once all is healed
 
     def chosen(self, full: float, short: float) -> float:
         """A length or a count for a full run, or for the short one."""
@@ -95,17 +104,14 @@ class Scene:
             self.stage.sql("UPDATE outbox SET next_attempt_at = now() WHERE confirmed_at IS NULL AND dead_at IS NULL")
 
     @contextmanager
-    def time_lapse(self, queue: str) -> Iterator[None]:
-        """Let hours of back-off in this queue pass in seconds."""
+    def time_lapse(self, ids: Sequence[str] | None = None) -> Iterator[None]:
+        """Let hours of back-off pass in seconds: that of these promises, or of letters that nobody has in hand."""
+        chosen = _THESE if ids is not None else _LETTERS
         stopping = threading.Event()
 
         def hurry() -> None:
             while not stopping.wait(LAPSE_EVERY_S):
-                self.stage.sql(
-                    "UPDATE outbox SET next_attempt_at = now() WHERE queue = %s AND next_attempt_at > now()"
-                    " AND confirmed_at IS NULL AND dead_at IS NULL",
-                    (queue,),
-                )
+                self.stage.sql(_LAPSE.format(chosen=chosen), {"ids": list(ids or ())})
 
         thread = threading.Thread(target=hurry, daemon=True)
         thread.start()

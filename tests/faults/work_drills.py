@@ -103,7 +103,7 @@ def _poisoned(scene: Scene, does: str, *, deliveries: int) -> None:
     scene.poison.update(poison)
     healthy = scene.promise(["effect"] * NEIGHBOURS)
     scene.faults += 1
-    with scene.time_lapse("default"):
+    with scene.time_lapse(poison):
         scene.until(lambda: scene.ended(healthy) == NEIGHBOURS, 60, "end of the healthy neighbours")
         scene.until(lambda: _buried(scene, poison), 120, f"death of what does {does}")
     scene.expect(scene.stage.deliveries(poison[0]) <= 9, "poison was delivered more than nine times")
@@ -128,7 +128,7 @@ def two_replays(scene: Scene) -> None:
     scene.faults += 2
 
 
-@drill("worker-term-long-task", calm=True, settled_s=30)
+@drill("worker-term-long-task", calm=True, settled_s=LEASE_S)
 def worker_term_long_task(scene: Scene) -> None:
     """A worker that is asked to end finishes the long task in its hands first: it is not done again."""
     [task] = scene.promise([f"sleep {scene.chosen(8, 3)}"], topic="drills.long_work")
@@ -137,6 +137,7 @@ def worker_term_long_task(scene: Scene) -> None:
     scene.faults += 1
     scene.stage.start("worker")
     scene.remarks.append(f"ended in {seconds:.1f} s")
+    scene.let_leases_pass()
     scene.expect(scene.ended([task]) == 1, "the long task was cut off")
     scene.expect(seconds < 25, f"the worker took {seconds:.0f} s to end")
 
@@ -159,7 +160,7 @@ def backlog(scene: Scene) -> None:
     scene.expect(deepest < 600, f"{deepest} messages piled up in Redis")
 
 
-@drill("mail-fails-80", calm=True, settled_s=60)
+@drill("mail-fails-80", calm=True, settled_s=LETTER_S)
 def mail_fails(scene: Scene) -> None:
     """The mail server refuses four letters in five for a while: all arrive in the end, and the books do not wait for them."""
     scene.stage.post.refuses = 0.8
@@ -168,8 +169,7 @@ def mail_fails(scene: Scene) -> None:
     _books_do_not_wait(scene)
     scene.stage.post.refuses = 0
     scene.faults += scene.stage.post.refused - before
-    with scene.time_lapse("notifications"):
-        scene.until(lambda: scene.stage.unfinished() < 20, 60, "end of the letters")
+    scene.hurry_letters = True
 
 
 @drill("mail-hangs", calm=True, settled_s=LETTER_S)
@@ -180,8 +180,8 @@ def mail_hangs(scene: Scene) -> None:
     time.sleep(scene.chosen(12, 3))
     _books_do_not_wait(scene)
     scene.stage.post.hangs = False
-    with scene.time_lapse("notifications"):
-        time.sleep(scene.chosen(15, 12))
+    scene.hurry_letters = True
+    scene.let_leases_pass()
 
 
 def _books_do_not_wait(scene: Scene) -> None:
