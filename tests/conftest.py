@@ -107,9 +107,9 @@ def statements(app: Flask, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         sent.append(sql)
         return execute(sql, params)
 
-    def noting_run(statement, params):
+    def noting_run(statement, params, **how):
         sent.append(statement.name)
-        return run(statement, params)
+        return run(statement, params, **how)
 
     def noting_run_and_commit(statement, params):
         sent.append(statement.name)

@@ -79,6 +79,8 @@ class Listing:
     columns: dict[str, str]
     source: str
     key: str = "id"
+    shown: bool = False
+    """Nothing looks at the rows before clients do: instants are text at once."""
 
     def page(self, conditions: list[Condition], *, after: UUID | None, limit: int) -> list[dict[str, Any]]:
         """At most `limit` + 1 rows: one more than asked for tells that there is a next page."""
@@ -87,8 +89,8 @@ class Listing:
         where = " AND ".join(f"({condition.sql})" for condition in conditions) or "true"
         params = [value for condition in conditions for value in condition.params]
         # The limit stands in the text, so that the plan is made for it; only the usual ones are worth keeping prepared.
-        read = db.recurring if limit in _USUAL_LIMITS else db.rows
-        rows = read(f"{self._select} WHERE {where} ORDER BY {self.key} DESC LIMIT {limit + 1:d}", params)
+        sql = f"{self._select} WHERE {where} ORDER BY {self.key} DESC LIMIT {limit + 1:d}"
+        rows = db.recurring(sql, params, shown=self.shown) if limit in _USUAL_LIMITS else db.rows(sql, params)
         return [self.named(row) for row in rows]
 
     def first(self, conditions: list[Condition]) -> dict[str, Any] | None:

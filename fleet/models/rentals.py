@@ -125,6 +125,7 @@ RENTALS = Listing(
     },
     source="rental JOIN vehicle ON vehicle.id = rental.vehicle_id JOIN customer ON customer.id = rental.customer_id",
     key="rental.id",
+    shown=True,
 )
 
 CHARGES = Listing(
