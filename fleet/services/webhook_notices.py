@@ -4,10 +4,9 @@ Sent at least once, with the promise's id as its Message-ID, as letters to custo
 """
 
 from html import escape
-from typing import Protocol
 
 from fleet.db import db, transaction
-from fleet.gateways.mail import Mail
+from fleet.gateways.mail import Mail, Session
 from fleet.models.webhooks import DISABLED_TOLD
 from fleet.services import outbox
 from fleet.services.outbox import Message
@@ -24,20 +23,15 @@ _REMEDY = (
 )
 
 
-class Handing(Protocol):
-    def send(self, mail: Mail) -> None:
-        """Hand the mail over. Raises MailNotConfigured, MailRefused, MailUnavailable."""
-
-
-def send(message: Message, mailer: Handing) -> bool:
+def send(message: Message, session: Session) -> bool:
     """Send the mail that the message asks for and confirm it.
 
-    Nobody gets one where the endpoint works again, or its maker has left. Raises what the mailer raises.
+    Nobody gets one where the endpoint works again, or its maker has left. Raises what the session raises.
     """
     row = db.one(DISABLED_TOLD, (message.aggregate_id,))
     if row is not None:
         email, first_name, url, reason = row
-        mailer.send(_mail(message.id, email, first_name, url, reason))
+        session.send(_mail(message.id, email, first_name, url, reason))
     with transaction():
         outbox.receive(TOPIC, [message.id])
         outbox.confirm([message.id])

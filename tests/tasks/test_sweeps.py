@@ -9,7 +9,7 @@ import pytest
 from fleet import clock
 from fleet.db import db
 from fleet.services import no_shows, outbox, processes
-from tasks import app, maintenance
+from tasks import app, maintenance, notifications
 from tests.races.scenes import out, reserved, state_of
 from tests.tasks.crew import BEAT, WORKER, await_, running
 from tests.tasks.outboxes import at_once, promised, state
@@ -64,7 +64,8 @@ def check_done_once(made: dict[str, str]) -> None:
 def test_every_sweep_twice_at_once_does_its_work_once(cast):
     made = a_day_of_everything(cast)
     for name in sweeps():
-        sweep = getattr(maintenance, name.partition(".")[2])
+        module, _, function = name.partition(".")
+        sweep = getattr({"maintenance": maintenance, "notifications": notifications}[module], function)
         at_once([sweep, sweep])
         sweep()
     check_done_once(made)

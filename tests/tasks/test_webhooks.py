@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import timedelta
 from functools import partial
 from types import SimpleNamespace
@@ -338,11 +339,15 @@ class TestEndpointsThatFail:
         assert sum(map(len, claimed())) == 20, "quick again"
 
 
+def mailer_that(sends: Any) -> SimpleNamespace:
+    return SimpleNamespace(session=lambda: nullcontext(SimpleNamespace(send=sends)))
+
+
 class TestTellingItsMaker:
     @pytest.fixture
     def mails(self, monkeypatch: pytest.MonkeyPatch) -> list[Mail]:
         sent: list[Mail] = []
-        monkeypatch.setattr(tasks_webhooks, "mailer", lambda: SimpleNamespace(send=sent.append))
+        monkeypatch.setattr(tasks_webhooks, "mailer", lambda: mailer_that(sent.append))
         return sent
 
     def promised(self) -> list[str]:
@@ -378,7 +383,7 @@ class TestTellingItsMaker:
             raise MailUnavailable("ConnectionRefusedError")
 
         self.switch_off(cast, told)
-        monkeypatch.setattr(tasks_webhooks, "mailer", lambda: SimpleNamespace(send=away))
+        monkeypatch.setattr(tasks_webhooks, "mailer", lambda: mailer_that(away))
         tasks_webhooks.disabled(self.promised())
         assert [state(one) for one in self.promised()] == ["waiting"]
 
