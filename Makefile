@@ -9,7 +9,7 @@ PYTHON3 ?= $(shell for python in python3 python3.11 python3.12 python3.13 python
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types bench clean
+.PHONY: help run test lint types bench faults clean
 
 help:  ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ types: $(VENV)/.dev  ## Check the types
 
 bench: $(VENV)/.bench  ## Measure against the limits of the machine, as ratios
 	@$(PYTHON) -m tests.load.bench $(ARGS)
+
+faults: $(VENV)/.dev  ## Break the real processes, and prove after each fault that nothing is lost or doubled
+	@$(PYTHON) -m tests.faults.run $(ARGS)
 
 clean:  ## Remove what was installed and cached; the data in var/ stays
 	rm -rf $(VENV) var/test .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -180,11 +180,20 @@ JUDGES: tuple[Callable[[Evidence], Iterable[Finding]], ...] = (
 )
 
 _RENTALS = """
+WITH block AS MATERIALIZED (SELECT rental_id, count(*) FROM vehicle_block GROUP BY 1),
+promise AS MATERIALIZED (
+    SELECT aggregate_id, count(*) FROM outbox WHERE topic = 'notifications.rental_reserved' GROUP BY 1
+),
+answer AS MATERIALIZED (
+    SELECT key, count(*) FROM idempotency_record WHERE path = '/v1/rentals' AND status = 201 GROUP BY 1
+)
 SELECT r.notes, r.id::text, r.vehicle_id::text,
-    (SELECT count(*) FROM vehicle_block b WHERE b.rental_id = r.id),
-    (SELECT count(*) FROM outbox o WHERE o.aggregate_id = r.id AND o.topic = 'notifications.rental_reserved'),
-    (SELECT count(*) FROM idempotency_record i WHERE i.key = r.notes AND i.path = '/v1/rentals' AND i.status = 201)
-FROM rental r WHERE r.notes IS NOT NULL
+    coalesce(block.count, 0), coalesce(promise.count, 0), coalesce(answer.count, 0)
+FROM rental r
+LEFT JOIN block ON block.rental_id = r.id
+LEFT JOIN promise ON promise.aggregate_id = r.id
+LEFT JOIN answer ON answer.key = r.notes
+WHERE r.notes IS NOT NULL
 """
 _STEPS = """
 SELECT r.id::text, r.status, count(i.id), coalesce(sum(i.net_amount), 0)::bigint

@@ -51,7 +51,8 @@ def _take_effect(messages: list[Message]) -> None:
         if does == "hang_deaf":
             _hang_deaf()
         if does == "sleep":
-            time.sleep(float(seconds))
+            # In PostgreSQL: who sleeps beside an open transaction for more than 5 s loses it.
+            db.execute_sql("SELECT pg_sleep(%s)", (float(seconds),))
         db.execute_sql("INSERT INTO drill_effect (message_id) VALUES (%s)", (message.id,))
 
 

@@ -55,15 +55,13 @@ def details(outcome: Outcome) -> str:
     return "".join(lines)
 
 
-def perform(place: Stage, names: Sequence[str], *, seed: int, full: bool) -> list[Outcome]:
-    """Perform these drills, one after the other."""
+def perform(place: Stage, names: Sequence[str], outcomes: list[Outcome], *, seed: int, full: bool) -> None:
+    """Perform these drills, one after the other; `outcomes` grows with each."""
     performer = Performer(place, seed, full=full)
-    outcomes = []
     for name in names:
         outcome = performer.perform(DRILLS[name])
         outcomes.append(outcome)
         print(f"{name}: {'held' if outcome.held else 'FAILED'} after {outcome.took_s:.0f} s{details(outcome)}", flush=True)
-    return outcomes
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -76,16 +74,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with stage(chosen.seed) as place:
             try:
-                outcomes = perform(place, chosen.only, seed=chosen.seed, full=not chosen.short)
+                perform(place, chosen.only, outcomes, seed=chosen.seed, full=not chosen.short)
             finally:
                 place.history.write(EXCHANGES)
+                print(table(outcomes), flush=True)
     except (InUse, StartFailed, StageBroken) as problem:
         print(problem, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         return 130
-    print(table(outcomes))
     print(f"seed {chosen.seed}: make faults ARGS=\"--seed {chosen.seed}\" repeats this run")
     _keep(HISTORY, chosen.seed, not chosen.short, outcomes)
     return 0 if all(outcome.held for outcome in outcomes) else 1
