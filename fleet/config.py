@@ -193,6 +193,7 @@ class Settings:
     docs_enabled: bool = _setting("FLEET_DOCS_ENABLED", _switch, True)
     billing_grace_minutes: int = _setting("BILLING_GRACE_MINUTES", _whole, 59)
     payment_terms_days: int = _setting("PAYMENT_TERMS_DAYS", _whole, 14)
+    refund_approval_limit: int = _setting("REFUND_APPROVAL_LIMIT", _whole, 50_000)
     currency: str = _setting("FLEET_CURRENCY", _currency, "USD")
     relay_queue_limits: str = _setting(
         "RELAY_QUEUE_LIMITS", _queue_limits, ",".join(f"{queue}={limit}" for queue, limit in QUEUES.items())

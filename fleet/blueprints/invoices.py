@@ -30,7 +30,10 @@ class InvoiceLineView(View):
 
 
 class InvoiceSummary(View):
-    """Amounts are in minor units of the currency; the balance is what is neither settled nor credited."""
+    """Amounts are in minor units of the currency; the balance is what is neither settled nor credited.
+
+    `pending_amount` is the part of the balance that card payments under way have asked for.
+    """
 
     id: UUID
     number: str | None
@@ -44,6 +47,7 @@ class InvoiceSummary(View):
     total_amount: int
     settled_amount: int
     credited_amount: int
+    pending_amount: int
     balance_amount: int
     issued_at: datetime | None
     due_at: datetime | None

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from fleet.blueprints.invoices import InvoiceView
+from fleet.blueprints.payments import PaymentView
 from fleet.http import Answer, answer, if_match, operation, page_answer, shape
 from fleet.models.people import Customer
 from fleet.paging import page
@@ -91,6 +92,7 @@ class ExportView(View):
     account: dict[str, Any] | None
     rentals: list[dict[str, Any]]
     invoices: list[InvoiceView]
+    payments: list[PaymentView]
     notifications: list[dict[str, Any]]
     notification_preferences: dict[str, Any] | None
 
@@ -158,7 +160,8 @@ def export(customer_id: UUID) -> Answer:
     """Give out everything that is stored about a customer."""
     found = people.exported(g.actor, customer_id)
     invoices = [shape(InvoiceView, invoice) for invoice in found["invoices"]]
-    return answer({**found, "profile": _shape(found["profile"]), "invoices": invoices})
+    payments = [shape(PaymentView, payment) for payment in found["payments"]]
+    return answer({**found, "profile": _shape(found["profile"]), "invoices": invoices, "payments": payments})
 
 
 @bp.post("/<uuid:customer_id>/erase")

@@ -26,7 +26,7 @@ from fleet.models.people import (
     rentals_of_customer_for_update,
 )
 from fleet.rules.lifecycles import OCCUPYING
-from fleet.services import invoices, preferences
+from fleet.services import invoices, payments, preferences
 
 EXPORTED_ROWS = 10_000
 _IDENTITY = ("driver_license_number", "date_of_birth")
@@ -109,6 +109,7 @@ def exported(actor: Actor, customer_id: UUID) -> dict[str, Any]:
         lists = {
             "rentals": RENTALS_OF_PERSON.page(rentals, after=None, limit=EXPORTED_ROWS),
             "invoices": invoices.of_customer(customer_id, limit=EXPORTED_ROWS),
+            "payments": payments.of_customer(customer_id, limit=EXPORTED_ROWS),
             "notifications": NOTIFICATIONS_OF_PERSON.page(notifications, after=None, limit=EXPORTED_ROWS),
         }
     return {

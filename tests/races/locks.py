@@ -25,6 +25,7 @@ _KEY = "tests/races/test_key_meetings.py::test_"
 _PEOPLE = "tests/races/test_people_meetings.py::test_"
 _PROMISE = "tests/races/test_promise_meetings.py::test_"
 _BOOK = "tests/races/test_book_meetings.py::test_"
+_PAYMENT = "tests/races/test_payment_meetings.py::test_"
 _ACCESS = "tests/races/test_access_meetings.py::test_"
 _VEHICLE = "tests/races/test_vehicle_meetings.py::test_"
 _EVENT = "tests/races/test_event_stream.py::test_"
@@ -93,6 +94,10 @@ LOCKS = {
         "a vehicle without a price",
         given={"changes": {"daily_rate": None}},
     ),
+    # Money
+    "invoice_for_update": Race(f"{_PAYMENT}of_two_payments_in_part_at_once_both_count", "a payment was turned away"),
+    "payable_for_update": Race(f"{_PAYMENT}of_two_payments_in_part_at_once_both_count", "a payment was turned away"),
+    "payment_for_update": Race(f"{_PAYMENT}of_two_refunds_in_part_at_once_both_count", "a refund was turned away"),
     # Promises
     "CLAIM_DUE": Race(f"{_PROMISE}two_relays_do_not_claim_the_same_promise", "claimed twice"),
     "_LOCKED": Race(

@@ -21,6 +21,7 @@ from schemathesis.specs.openapi.checks import (
 from fleet.services import events
 from tests.books import posted
 from tests.cast import Cast, Person, at, iso
+from tests.money import given_back, id_of, paid
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 EXAMPLES = {GenerationMode.POSITIVE: 8, GenerationMode.NEGATIVE: 4}
@@ -95,6 +96,7 @@ def known(cast: Cast, role: str) -> Known:
         key="explored",
     )
     invoice = posted(cast)
+    payment = paid(cast, invoice, 5000)
     entries = cast.accountant.get("/v1/ledger/entries").json["data"]
     # Whoever explores as a customer does so as Ana, who would not survive what an admin may do to her.
     customers = [cast.ana.customer_id] if role == "customer" else [cast.ben.customer_id, cast.customer()]
@@ -106,6 +108,9 @@ def known(cast: Cast, role: str) -> Known:
         "delivery_id": [delivery["id"]],
         "rental_id": [reserved.json["id"], f"{invoice.rental_id}"],
         "invoice_id": [f"{invoice.id}"],
+        "payment_id": [f"{id_of(payment)}"],
+        "refund_id": [f"{id_of(given_back(cast, payment, amount=5))}"],
+        "method": ["cash", "bank_transfer", "wallet"],
         "entry_id": [entries[0]["id"]],
         "code": ["1000", "9100", "9200"],
         "account": ["1000", "1100"],

@@ -106,6 +106,7 @@ class TestReconciling:
             {
                 "fact": "invoice",
                 "id": invoice.id,
+                "event": "issued",
                 "number": invoice.number,
                 "currency": "EUR",
                 "amount": invoice.total_amount,
@@ -142,7 +143,7 @@ class TestReconciling:
         ledger.reverse(actor, reversal["id"], booked_on=None, memo=None)
         assert reconciliation.reconcile(actor)["balanced"]
 
-    @pytest.mark.parametrize("source", ["invoice", "payment", "manual", "entry"])
+    @pytest.mark.parametrize("source", ["invoice", "payment", "refund", "dispute", "manual", "entry"])
     def test_an_entry_whose_fact_does_not_exist_is_unexpected(self, cast: Cast, source: str) -> None:
         made_up = entry_by_hand(
             ("1100", "debit", 5), ("4000", "credit", 5), source_type=source, source_id=cast.corolla, event="issued"
