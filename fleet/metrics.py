@@ -25,6 +25,9 @@ NOTIFICATIONS = Counter(
     "fleet_notifications_total", "Letters and text messages by outcome", ["kind", "channel", "outcome"]
 )
 
+BREAKERS = Gauge("fleet_breaker_state", "0 closed, 2 open, in the worst process", ["breaker"], multiprocess_mode="livemax")
+BREAKER_CHANGES = Counter("fleet_breaker_changes_total", "Changes of a breaker, by its new state", ["breaker", "state"])
+
 
 @lru_cache(maxsize=1024)
 def latency_of(operation: str) -> Histogram:

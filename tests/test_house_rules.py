@@ -20,7 +20,8 @@ CALM_FUNCTION, CALM_FILE = 26, 260
 
 # What may know whom: a room knows those with a lower number, and its own.
 FOUNDATION = (
-    "auth", "clock", "config", "db", "errors", "idempotency", "limits", "logs", "metrics", "parsing", "passwords", "sealing",
+    "auth", "breakers", "clock", "config", "db", "errors", "idempotency", "limits", "logs", "metrics", "parsing", "passwords",
+    "sealing",
 )  # fmt: skip
 WEB = ("http", "observe", "openapi", "paging", "problems", "wiring")
 RANKS = {
