@@ -221,6 +221,9 @@ class Settings:
     breaker_min_calls: int = _setting("BREAKER_MIN_CALLS", _positive, 5)
     breaker_window_s: int = _setting("BREAKER_WINDOW_S", _positive, 30)
     breaker_open_s: int = _setting("BREAKER_OPEN_S", _positive, 10)
+    stripe_api_key: str = _setting("STRIPE_API_KEY", _text, "")
+    stripe_api_base: str = _setting("STRIPE_API_BASE", _url("https", "http"), "https://api.stripe.com")
+    stripe_webhook_secret: str = _setting("STRIPE_WEBHOOK_SECRET", _text, "")
     metrics_token: str = _setting("FLEET_METRICS_TOKEN", _text, "")
     webhook_allow_private: bool = _setting("WEBHOOK_ALLOW_PRIVATE", _switch, False)
     log_level: str = _setting("LOG_LEVEL", _level, "INFO")
@@ -284,7 +287,7 @@ class Settings:
         return wrong
 
     def _outward(self) -> list[tuple[str, str]]:
-        return [("SMS_URL", self.sms_url), ("PUBLIC_URL", self.public_url)]
+        return [("SMS_URL", self.sms_url), ("PUBLIC_URL", self.public_url), ("STRIPE_API_BASE", self.stripe_api_base)]
 
     def _needed(self) -> dict[str, str]:
         return {"SECRET_KEY": self.secret_key, "DATABASE_URL": self.database_url, "REDIS_URL": self.redis_url}
@@ -293,7 +296,7 @@ class Settings:
 def _other_secrets(environ: Mapping[str, str]) -> set[str]:
     """The other secrets of the environment: passwords, and those inside addresses."""
     passwords = re.findall(r"://[^/?#\s]*?:([^/?#\s]+)@", " ".join(environ.get(name, "") for name in _ADDRESSES))
-    return {*passwords, environ.get("FLEET_ADMIN_PASSWORD", ""), environ.get("SMS_TOKEN", "")}
+    return {*passwords, *(environ.get(name, "") for name in _SECRETS)}
 
 
 def _is_on(raw: str) -> bool:
@@ -301,6 +304,7 @@ def _is_on(raw: str) -> bool:
 
 
 _ADDRESSES = ("DATABASE_URL", "DATABASE_MIGRATION_URL", "REDIS_URL", "BROKER_URL", "SMTP_URL")
+_SECRETS = ("FLEET_ADMIN_PASSWORD", "SMS_TOKEN", "STRIPE_API_KEY", "STRIPE_WEBHOOK_SECRET")
 _current: Settings | None = None
 
 

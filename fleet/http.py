@@ -28,7 +28,7 @@ Route = Callable[..., Answer]
 PUBLIC = "public"
 _JSON_OPTIONS = orjson.OPT_UTC_Z
 _KEPT_HEADERS = ("Location", "ETag")
-_KEPT_REFUSALS = {404, 409, 422}
+_KEPT_REFUSALS = {402, 404, 409, 422}
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Posting to the ledger what was issued, paid and refunded."""
+"""Posting to the ledger what was issued, paid, refunded and disputed."""
 
 from collections.abc import Callable
 from uuid import UUID
@@ -9,6 +9,7 @@ from tasks import consumer, delivery
 POST_INVOICE = "accounting.post_invoice"
 POST_PAYMENT = "accounting.post_payment"
 POST_REFUND = "accounting.post_refund"
+POST_DISPUTE = "accounting.post_dispute"
 
 
 @consumer(POST_INVOICE)
@@ -27,6 +28,12 @@ def post_payment(ids: list[str]) -> None:
 def post_refund(ids: list[str]) -> None:
     """Post refunds as far as they have come."""
     _post(POST_REFUND, ids, postings.post_refunds)
+
+
+@consumer(POST_DISPUTE)
+def post_dispute(ids: list[str]) -> None:
+    """Post disputes as far as they have come."""
+    _post(POST_DISPUTE, ids, postings.post_disputes)
 
 
 def _post(topic: str, ids: list[str], post: Callable[[list[UUID]], int]) -> None:

@@ -7,7 +7,7 @@ from tasks.wiring import settings
 
 broker_url = settings().broker_url
 ON_RABBITMQ = broker_url.startswith("amqp")
-include = ["tasks.accounting", "tasks.maintenance", "tasks.notifications", "tasks.webhooks"]
+include = ["tasks.accounting", "tasks.maintenance", "tasks.notifications", "tasks.payments", "tasks.webhooks"]
 
 # --- what is sent: ids, as JSON, to the queue that the name says ------------------------------------------------------
 accept_content = ["json"]
@@ -72,5 +72,6 @@ beat_schedule = {
         "maintenance.bury_exhausted": 30.0,
         "maintenance.forget_old": 60.0,
         "notifications.promise_due": 60.0,
+        "maintenance.settle_pending_payments": 15.0,
     }.items()
 }

@@ -5,7 +5,9 @@ from functools import cache
 from fleet import config, logs
 from fleet.config import Settings
 from fleet.db import db, refuse_superuser
+from fleet.gateways import cards as card_gateways
 from fleet.gateways import mail, sms, webhooks
+from fleet.gateways.cards import CardGateway
 from fleet.gateways.mail import Mailer
 from fleet.gateways.sms import SmsGateway
 
@@ -35,6 +37,12 @@ def webhook_sender() -> webhooks.Sender:
 def sms_gateway() -> SmsGateway:
     """The way that text messages go."""
     return sms.gateway(settings())
+
+
+@cache
+def cards() -> CardGateway | None:
+    """The way that card payments go; None where there is none."""
+    return card_gateways.gateway(settings())
 
 
 def wire() -> None:

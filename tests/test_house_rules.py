@@ -55,6 +55,7 @@ NO_IDEMPOTENCY = {
     "POST /v1/auth/register": "the request carries a password, and a second account of one e-mail is a duplicate",
     "POST /v1/auth/logout": "a second one finds the session ended",
     "POST /v1/auth/password": "a second one finds the password changed",
+    "POST /v1/stripe/webhook": "an event carries its own id",
     "POST /v1/api-keys": "the answer carries the key, which is stored nowhere",
     "POST /v1/webhook-endpoints": "the answer carries the secret, which is stored nowhere in clear",
     "POST /v1/webhook-endpoints/<uuid:endpoint_id>/rotate-secret": "the answer carries the secret",

@@ -4,17 +4,16 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from flask import Blueprint, Response, g
+from flask import Blueprint, Response, current_app, g
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
-from fleet.errors import Invalid
 from fleet.http import Answer, answer, if_match, operation, page_answer, replay, shape, stored
 from fleet.idempotency import Claim, StoredAnswer
 from fleet.paging import page
 from fleet.parsing import Amount, Currency, Id, Input, Line, PageQuery, View
 from fleet.rules.cards import holds_card_number
-from fleet.services import payments, refunds
+from fleet.services import card_payments, payments, refunds
 from fleet.services.payments import Paid, Wish
 
 bp = Blueprint("payments", __name__)
@@ -52,6 +51,12 @@ class PaymentView(View):
     version: int
     created_at: datetime
     updated_at: datetime
+
+
+class PaymentBegun(PaymentView):
+    """`client_secret` is there while the payer has to confirm; it is told once and kept nowhere."""
+
+    client_secret: str | None
 
 
 class PaymentQuery(PageQuery):
@@ -113,20 +118,24 @@ def index(query: PaymentQuery) -> Answer:
 @operation(
     "payments.create",
     body=CreatePayment,
-    answer=PaymentView,
+    answer=PaymentBegun,
     status=201,
     idempotent=True,
     key_required=True,
     claimed_by_service=True,
-    problems=("not_found", "invalid_state", "overpayment", "card_payments_disabled"),
+    problems=("not_found", "invalid_state", "overpayment", "payment_declined", "card_payments_disabled"),
 )
 def create(body: CreatePayment, claim: Claim) -> Answer:
     """Pay an open invoice, all of it or in part.
 
-    Money in cash, by bank transfer or wallet is recorded by staff. The invoice is paid when nothing is left.
+    Money in cash, by bank transfer or wallet is recorded by staff. The invoice is paid when nothing is left. A card is charged
+    through the gateway. With its token as `reference` at once: captured, or 402 payment_declined. Without one, or when the
+    payer has to prove who they are, the payment is pending and `client_secret` lets their browser confirm it. A 503 means that
+    the outcome is not known: the same request with the same key asks again and never charges twice.
     """
     if body.method == "card":
-        raise Invalid("There is no payment gateway here", code="card_payments_disabled")
+        cards = current_app.extensions["fleet"].cards
+        return _answered(card_payments.pay(g.actor, body.as_wish(), claim=claim, answer_of=_created, cards=cards))
     return _answered(payments.record(g.actor, body.as_wish(), claim=claim, answer_of=_created))
 
 
@@ -191,9 +200,10 @@ def _refund(refund_id: UUID, status: int = 200, *, location: str | None = None) 
     return answer(shape(RefundView, found), status, version=found["version"], location=location)
 
 
-def _created(payment: dict[str, Any]) -> StoredAnswer:
+def _created(payment: dict[str, Any], client_secret: str | None = None) -> StoredAnswer:
     location = f"/v1/payments/{payment['id']}"
-    return stored(answer(shape(PaymentView, payment), 201, version=payment["version"], location=location))
+    begun = {**shape(PaymentView, payment), "client_secret": client_secret}
+    return stored(answer(begun, 201, version=payment["version"], location=location))
 
 
 def _answered(paid: Paid) -> Answer:

@@ -149,3 +149,22 @@ FROM dispute d JOIN payment p ON p.id = d.payment_id JOIN invoice i ON i.id = p.
 WHERE d.id = ANY(%s::uuid[])
 ORDER BY d.id
 """
+
+# Payments and refunds that nobody has asked the gateway about for a while, leased to who claims them. SKIP LOCKED: one that
+# is being settled right now is left alone, and two sweeps take different ones.
+CLAIM_PENDING = """
+UPDATE payment SET attempt_ends_at = now() + interval '1 second' * %(attempt_s)s
+WHERE id = ANY (ARRAY(
+    SELECT id FROM payment WHERE status = 'pending' AND attempt_ends_at <= now() - interval '15 seconds'
+    ORDER BY attempt_ends_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+))
+RETURNING id
+"""
+CLAIM_SENT_REFUNDS = """
+UPDATE refund SET attempt_ends_at = now() + interval '1 second' * %(attempt_s)s
+WHERE id = ANY (ARRAY(
+    SELECT id FROM refund WHERE status = 'sent' AND gateway_reference IS NOT NULL AND attempt_ends_at <= now()
+    ORDER BY attempt_ends_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+))
+RETURNING id
+"""

@@ -81,7 +81,9 @@ def settle(refund: Refund) -> None:
 def _approve(payment: Payment, refund: Refund, *, by: UUID | None, expected_version: int | None = None) -> None:
     """What a card brought goes back through the gateway, by a worker. All else was handed over by whoever approved it."""
     refund.change(status="approved", approved_by=by, approved_at=clock.now(), expected_version=expected_version)
-    if payment.method != CARD:
+    if payment.method == CARD:
+        outbox.promise("payments.send_refund", "refund", refund.id)
+    else:
         refund.change(status="sent", sent_at=clock.now())
         settle(refund)
 

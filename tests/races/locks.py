@@ -98,6 +98,8 @@ LOCKS = {
     "invoice_for_update": Race(f"{_PAYMENT}of_two_payments_in_part_at_once_both_count", "a payment was turned away"),
     "payable_for_update": Race(f"{_PAYMENT}of_two_payments_in_part_at_once_both_count", "a payment was turned away"),
     "payment_for_update": Race(f"{_PAYMENT}of_two_refunds_in_part_at_once_both_count", "a refund was turned away"),
+    "CLAIM_PENDING": Race(f"{_PAYMENT}two_sweeps_share_the_pending_payments", "waited for the other"),
+    "CLAIM_SENT_REFUNDS": Race(f"{_PAYMENT}two_sweeps_share_the_refunds_that_were_sent", "waited for the other"),
     # Promises
     "CLAIM_DUE": Race(f"{_PROMISE}two_relays_do_not_claim_the_same_promise", "claimed twice"),
     "_LOCKED": Race(

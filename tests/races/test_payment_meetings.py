@@ -1,17 +1,21 @@
 """Two who pay one invoice, or give one payment back, meet at the point where a missing lock would lose or invent money."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from fleet import clock
 from fleet.db import db
+from fleet.gateways.cards import Charge, Outcome, RefundOrder, RefundOutcome
 from fleet.models.base import Versioned
-from fleet.services import reconciliation
+from fleet.models.payments import CLAIM_PENDING, CLAIM_SENT_REFUNDS
+from fleet.services import card_payments, reconciliation
 from tests.books import SCRATCH, issued
-from tests.cast import Cast
-from tests.money import give_back, paid, pay, post_everything, standing
-from tests.races.meeting import Meeting
+from tests.cast import Cast, insert
+from tests.money import card_payment, give_back, paid, pay, post_everything, standing
+from tests.races.meeting import Meeting, in_one_transaction
 from tests.races.mutation import without
 from tests.races.scenes import count
 from tests.races.together import together
@@ -74,6 +78,57 @@ def test_a_refund_is_approved_once(cast: Cast, meet: Meeting) -> None:
     approving = lambda: cast.manager.post(f"{refund}/approve")  # noqa: E731 - a call to be made twice
     one, other = meet(approving, approving)
     assert (one.said, other.said) == ((200, None), (409, "invalid_state"))
+
+
+class Oblivious:
+    """A gateway that knows of nothing."""
+
+    def find(self, charge: Charge) -> None:
+        return None
+
+    def find_refund(self, order: RefundOrder) -> RefundOutcome:
+        return RefundOutcome("waiting", order.reference)
+
+
+GATEWAY: Any = Oblivious()
+
+
+def test_two_sweeps_share_the_pending_payments(cast: Cast, meet: Meeting) -> None:
+    card_payment(issued(cast), attempt_ends_at=clock.now() - timedelta(minutes=1))
+    claim = lambda: db.rows(CLAIM_PENDING, {"limit": 5, "attempt_s": 30})  # noqa: E731 - a call to be made twice
+    one, other = meet(in_one_transaction(claim), claim)
+    assert not other.waited, "waited for the other"
+    assert (len(one.result), other.result) == (1, [])
+
+
+def test_two_sweeps_share_the_refunds_that_were_sent(cast: Cast, meet: Meeting) -> None:
+    payment, now = card_payment(issued(cast), status="captured", gateway_reference="pi_1"), clock.now()
+    insert(
+        "refund", status="sent", payment_id=payment, amount=70, needs_approval=False, requested_by=cast.agent.user_id,
+        approved_at=now, sent_at=now, gateway_reference="re_1", attempt_ends_at=now - timedelta(minutes=1),
+    )  # fmt: skip
+    claim = lambda: db.rows(CLAIM_SENT_REFUNDS, {"limit": 5, "attempt_s": 30})  # noqa: E731 - a call to be made twice
+    one, other = meet(in_one_transaction(claim), claim)
+    assert not other.waited, "waited for the other"
+    assert (len(one.result), other.result) == (1, [])
+
+
+def test_a_sweep_leaves_a_payment_that_is_being_settled_alone(cast: Cast, meet: Meeting) -> None:
+    invoice = issued(cast)
+    payment = card_payment(invoice, attempt_ends_at=clock.now() - timedelta(minutes=1))
+    captured = Outcome("captured", "pi_1", invoice.total_amount, "EUR")
+    one, sweep = meet(lambda: card_payments.settle(payment, captured), lambda: card_payments.settle_pending(GATEWAY))
+    assert (one.result.status, sweep.result, sweep.waited) == ("captured", 0, False)
+
+
+def test_who_learns_the_outcome_at_once_settles_it_once(cast: Cast, meet: Meeting) -> None:
+    invoice = issued(cast)
+    payment = card_payment(invoice)
+    captured = Outcome("captured", "pi_1", invoice.total_amount, "EUR")
+    one, other = meet(*[lambda: card_payments.settle(payment, captured)] * 2)
+    assert (one.result.status, other.result.status) == ("captured", "captured")
+    assert standing(invoice) == ("paid", 11_070, 0)
+    assert count("outbox WHERE topic = 'accounting.post_payment'") == 1
 
 
 @pytest.mark.parametrize(
