@@ -23,7 +23,7 @@ TYPES = (
 )  # fmt: skip
 
 _RENTED = ("plate_number", "make", "model")
-PRIVATE = {"customer", "first_name", "last_name", "notes", "cancel_reason", "description", "memo"}
+PRIVATE = {"customer", "first_name", "last_name", "notes", "cancel_reason", "description", "memo", "reference", "reason"}
 
 
 def of_rental(row: Mapping[str, Any]) -> Data:
@@ -39,9 +39,20 @@ def of_entry(row: Mapping[str, Any]) -> Data:
     return _without_private(row)
 
 
+def of_payment(row: Mapping[str, Any]) -> Data:
+    """A payment, from the row that its list reads."""
+    return _without_private(row)
+
+
+def of_refund(row: Mapping[str, Any]) -> Data:
+    """A refund with its payment's method and currency, from the row that its list reads."""
+    return _without_private(row)
+
+
 def of_invoice(invoice: Mapping[str, Any], lines: list[Data]) -> Data:
     """An invoice at its issue, when nothing of it is settled yet."""
-    blank = {"settled_amount": 0, "credited_amount": 0, "balance_amount": invoice["total_amount"], "overdue": False}
+    nothing = {"settled_amount": 0, "credited_amount": 0, "pending_amount": 0}
+    blank = {**nothing, "balance_amount": invoice["total_amount"], "overdue": False}
     return {**invoice, **blank, "lines": [_without_private(line) for line in lines]}
 
 

@@ -12,6 +12,7 @@ from fleet.db import db, transaction
 from fleet.models import events as models
 from fleet.models.base import Condition
 from fleet.models.ledger import ENTRIES
+from fleet.models.payments import PAYMENTS, REFUNDS
 from fleet.models.rentals import RENTALS
 from fleet.models.vehicles import VEHICLES, Vehicle
 from fleet.models.webhooks import fan_out
@@ -59,6 +60,18 @@ def of_entries(entry_ids: Sequence[Id]) -> None:
     """Tell that entries were posted to the ledger."""
     rows = ENTRIES.page([_among("e.id", entry_ids)], after=None, limit=len(entry_ids))
     record_many("ledger.posted", "ledger_entry", {row["id"]: rules.of_entry(row) for row in reversed(rows)})
+
+
+def of_payment(payment_id: Id) -> None:
+    """Tell that a payment was captured."""
+    [row] = PAYMENTS.page([_among("payment.id", [payment_id])], after=None, limit=1)
+    record("payment.captured", "payment", payment_id, rules.of_payment(row))
+
+
+def of_refund(refund_id: Id) -> None:
+    """Tell that money of a payment is back with the customer."""
+    [row] = REFUNDS.page([_among("refund.id", [refund_id])], after=None, limit=1)
+    record("payment.refunded", "payment", row["payment_id"], rules.of_refund(row))
 
 
 def as_json(data: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from fleet.idempotency import Claim, StoredAnswer
 from fleet.models.base import Condition
 from fleet.models.invoices import Invoice, invoice_for_update, invoices_seen_by
 from fleet.models.payments import CARD, PAYMENTS, Payment, payments_seen_by
-from fleet.services import outbox
+from fleet.services import events, outbox
 
 Document = dict[str, Any]
 
@@ -117,9 +117,10 @@ def payment_of(actor: Actor, invoice: Invoice, wish: Wish, **state: Any) -> Paym
 
 
 def settle_invoice(invoice: Invoice, payment: Payment) -> None:
-    """Count what was captured on its locked invoice, which is paid when nothing is left, and promise the entry."""
+    """Count what was captured on its locked invoice, which is paid when nothing is left; promise the entry and tell of it."""
     pending = invoice.pending_amount - (payment.amount if payment.method == CARD else 0)
     settled = invoice.settled_amount + payment.amount
     status = "paid" if settled + invoice.credited_amount == invoice.total_amount else invoice.status
     invoice.change(settled_amount=settled, pending_amount=pending, status=status)
     outbox.promise("accounting.post_payment", "payment", payment.id)
+    events.of_payment(payment.id)

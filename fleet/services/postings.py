@@ -10,6 +10,7 @@ from fleet.models.ledger import Entry, EntryLine, write_entries
 from fleet.models.payments import DISPUTES_TO_POST, PAYMENTS_TO_POST, REFUNDS_TO_POST
 from fleet.rules import postings
 from fleet.rules.postings import PostingLine
+from fleet.services import events
 
 Told = tuple[str, date, str, list[PostingLine]]
 """An event of a fact: its name, its day, the memo and the lines."""
@@ -22,7 +23,7 @@ def post_payments(payment_ids: list[UUID]) -> int:
     for payment_id, number, currency, method, amount, day in db.rows(PAYMENTS_TO_POST, (list(payment_ids),)):
         told = ("captured", day, f"Payment of {number}", postings.payment_captured(method, amount))
         entries += _entries("payment", payment_id, currency, [told])
-    return len(write_entries(entries))
+    return _written(entries)
 
 
 @atomic
@@ -37,7 +38,7 @@ def post_refunds(refund_ids: list[UUID]) -> int:
         if failed:
             told.append(("failed", failed, f"Failed: {memo}", postings.refund_failed(amount)))
         entries += _entries("refund", refund_id, currency, told)
-    return len(write_entries(entries))
+    return _written(entries)
 
 
 @atomic
@@ -51,7 +52,14 @@ def post_disputes(dispute_ids: list[UUID]) -> int:
             ended = postings.dispute_won if status == "won" else postings.dispute_lost
             told.append((status, closed, memo, ended(amount)))
         entries += _entries("dispute", dispute_id, currency, told)
-    return len(write_entries(entries))
+    return _written(entries)
+
+
+def _written(entries: list[Entry]) -> int:
+    written = write_entries(entries)
+    if written:
+        events.of_entries(written)
+    return len(written)
 
 
 def _entries(source_type: str, source_id: UUID, currency: str, told: Iterable[Told]) -> list[Entry]:

@@ -10,7 +10,7 @@ from fleet.errors import Conflict, Forbidden, Invalid, InvalidState, NotFound
 from fleet.models.base import Condition
 from fleet.models.payments import CARD, REFUNDS, Payment, Refund, payment_for_update, payments_seen_by
 from fleet.rules import lifecycles
-from fleet.services import outbox, payments
+from fleet.services import events, outbox, payments
 
 Document = dict[str, Any]
 
@@ -76,6 +76,7 @@ def settle(refund: Refund) -> None:
     """The money is back with the customer."""
     refund.change(status="settled", settled_at=clock.now(), attempt_ends_at=None)
     outbox.promise("accounting.post_refund", "refund", refund.id)
+    events.of_refund(refund.id)
 
 
 def _approve(payment: Payment, refund: Refund, *, by: UUID | None, expected_version: int | None = None) -> None:

@@ -265,7 +265,7 @@ class TestABadDay:
         stripe.only_intent().update(wrong)
         assert (sweep(app), only_payment()) == (0, ("pending", None))
 
-    def test_a_redirect_is_not_followed_and_a_long_answer_not_read(self, cast: Cast, stripe: Stripe) -> None:
+    def test_a_redirect_is_not_followed(self, cast: Cast, stripe: Stripe) -> None:
         stripe.goes_wrong(path=INTENTS, status=302)
         assert pay_by_card(cast, issued(cast)).status_code == 503
         assert len(stripe.calls) == 1

@@ -5,7 +5,7 @@ import pytest
 from fleet.db import db
 from tests.books import draft, issued
 from tests.cast import Cast
-from tests.money import paid, pay, standing, wish
+from tests.money import given_back, paid, pay, standing, wish
 
 UNKNOWN = "01a2175a-3166-71f2-8520-7980a10af0f7"
 
@@ -55,6 +55,19 @@ def test_a_payment_and_the_promise_of_its_entry_are_one(cast: Cast) -> None:
     payment = paid(cast, issued(cast)).rpartition("/")[2]
     found = db.rows("SELECT aggregate_type, aggregate_id::text FROM outbox WHERE topic = 'accounting.post_payment'")
     assert found == [("payment", payment)]
+
+
+def test_what_came_and_went_is_told_in_the_stream_of_events_without_anybodys_words(cast: Cast) -> None:
+    payment = pay(cast.agent, issued(cast), reference="From Ana").json
+    refund = given_back(cast, f"/v1/payments/{payment['id']}", amount=70, reason="Ana was cross")
+    told = db.rows("SELECT type, aggregate_id::text, data FROM event WHERE type LIKE 'payment.%%' ORDER BY insert_order")
+    assert [(type_, about) for type_, about, _ in told] == [
+        ("payment.captured", payment["id"]),
+        ("payment.refunded", payment["id"]),
+    ]
+    assert (told[0][2]["amount"], told[0][2]["status"]) == (11_070, "captured")
+    assert (told[1][2]["amount"], told[1][2]["id"], told[1][2]["status"]) == (70, refund.rpartition("/")[2], "settled")
+    assert "Ana" not in f"{told}"
 
 
 def test_a_payment_is_in_the_currency_of_its_invoice(cast: Cast) -> None:
