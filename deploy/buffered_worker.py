@@ -11,16 +11,16 @@ import os
 import re
 import select
 import socket
-import struct
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 from gunicorn.http.errors import LimitRequestHeaders
 from gunicorn.workers import gthread
 from gunicorn.workers.base import Worker
 
-SLOWEST_S = 10
+SLOWEST_S, SLOWEST_READER_S = 10, 30
 LINGER_S = 2.0
 COURTESY_S, MOST_COURTESIES = 0.00005, 40
 MAX_HEAD_BYTES = 32 * 1024
@@ -29,25 +29,43 @@ READ_BYTES = 64 * 1024
 END_OF_HEAD = b"\r\n\r\n"
 CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,10})[ \t]*(?:\r\n|$)", re.IGNORECASE)
 ASKS_FOR_LEAVE = re.compile(rb"\r\nexpect:[ \t]*100-continue[ \t]*\r\n", re.IGNORECASE)
-ONCE = select.EPOLLIN | select.EPOLLONESHOT
+TO_READ = select.EPOLLIN | select.EPOLLONESHOT
+TO_WRITE = select.EPOLLOUT | select.EPOLLONESHOT
 LEAVE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 # How long, in seconds, gunicorn waits for the rest of a body that the app refused to read, before it hangs up.
 gthread.DEFAULT_WORKER_DATA_TIMEOUT = 0.1
 
 
+class Outgoing(socket.socket):
+    """A socket that keeps what its client does not take at once: nor may a client make a thread wait by not reading."""
+
+    def __init__(self, accepted: socket.socket) -> None:
+        super().__init__(accepted.family, accepted.type, accepted.proto, fileno=accepted.detach())
+        self.unsent = bytearray()
+
+    def sendall(self, data: Any, flags: int = 0) -> None:
+        """Send what goes at once, and keep the rest for `flush`."""
+        self.unsent += data
+        self.flush()
+
+    def flush(self) -> None:
+        """Send as much of what was kept as goes at once. Raises OSError when the client is gone."""
+        try:
+            while self.unsent:
+                del self.unsent[: self.send(self.unsent, socket.MSG_DONTWAIT)]
+        except BlockingIOError:
+            return
+
+
 class Client(gthread.TConn):
     """A connection, and the bytes of its next request that have come so far."""
 
-    def __init__(self, *of_connection: Any) -> None:
-        super().__init__(*of_connection)
+    def __init__(self, cfg: Any, accepted: socket.socket, *addresses: Any) -> None:
+        super().__init__(cfg, Outgoing(accepted), *addresses)
         self.init()
-        # Nor may a client make a thread wait by not reading its answer.
-        patience = struct.pack("ll", SLOWEST_S, 0)
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
         self.fd = self.sock.fileno()
-        self.watched = self.hanging_up = self._has_leave = False
+        self.watched = self.is_last = self.hanging_up = self._has_leave = False
         self._whole_bytes: int | None = None
         self.deadline = time.monotonic() + SLOWEST_S
         self._begin(b"")
@@ -76,9 +94,10 @@ class Client(gthread.TConn):
         self.parser.unreader.unread(bytes(self.received))
 
     def expect_another(self, keepalive_s: float) -> None:
-        """Begin anew with what the client sent ahead."""
+        """Begin anew with what the client sent ahead, when it has read its answer."""
         self._begin(self.parser.unreader.take_buffered())
-        self.deadline = time.monotonic() + (SLOWEST_S if self.received else keepalive_s)
+        patience_s = SLOWEST_READER_S if self.sock.unsent else SLOWEST_S if self.received else keepalive_s
+        self.deadline = time.monotonic() + patience_s
 
     def asks_for_leave(self) -> bool:
         """True once, for a client that wants to hear that it may send its body (RFC 9110, 10.1.1)."""
@@ -125,9 +144,11 @@ class BufferedWorker(gthread.ThreadWorker):
     def init_process(self) -> None:
         self.epoll = select.epoll()
         self.listeners = {listener.fileno(): listener for listener in self.sockets}
+        self.names = {listener.fileno(): listener.getsockname() for listener in self.sockets}
         self.deaf: set[int] = set()
         self.clients: set[Client] = set()
         self.waiting: dict[int, Client] = {}
+        self.taking = threading.Lock()
         Worker.init_process(self)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
@@ -142,7 +163,7 @@ class BufferedWorker(gthread.ThreadWorker):
         """The main loop."""
         for fd, listener in self.listeners.items():
             listener.setblocking(False)
-            self.epoll.register(fd, ONCE)
+            self.epoll.register(fd, TO_READ)
         for _ in range(self.cfg.threads):
             threading.Thread(target=self._serve, daemon=True).start()
         while self.alive and self.is_parent_alive():
@@ -168,29 +189,40 @@ class BufferedWorker(gthread.ThreadWorker):
         if select.select([self.PIPE[0]], [], [], pause_s)[0]:
             os.read(self.PIPE[0], READ_BYTES)
         now = time.monotonic()
-        for fd, client in list(self.waiting.items()):
-            if client.deadline < now and self.waiting.pop(fd, None) is not None:
+        for client in [client for client in list(self.waiting.values()) if client.deadline < now]:
+            if self._take(client.fd, client) is not None:
                 self._drop(client)
+
+    def _take(self, fd: int, expected: Client | None = None) -> Client | None:
+        """Take a waiting client for oneself. A number may be another client's by now, where one was `expected`."""
+        with self.taking:
+            found = self.waiting.get(fd)
+            if found is None or expected not in {None, found}:
+                return None
+            return self.waiting.pop(fd)
 
     def _listen_again(self) -> None:
         while self.deaf and len(self.clients) < self.worker_connections:
-            self.epoll.modify(self.deaf.pop(), ONCE)
+            self.epoll.modify(self.deaf.pop(), TO_READ)
 
     def _serve(self) -> None:
         """One of the threads: whatever epoll gives it is its own until it is armed again."""
         while True:
             for fd, _ in self.epoll.poll(maxevents=1):
-                if fd in self.listeners:
-                    self._accept(fd)
-                elif (client := self.waiting.pop(fd, None)) is not None:
-                    self._attend(client)
+                try:
+                    if fd in self.listeners:
+                        self._accept(fd)
+                    elif (client := self._take(fd)) is not None:
+                        self._attend(client)
+                except Exception:
+                    self.log.exception("Error in the thread of a web process")
 
     def _accept(self, fd: int) -> None:
         # A kept-alive connection stays with the process that accepts it: the one that has fewer shall be quicker.
         time.sleep(COURTESY_S * min(len(self.clients), MOST_COURTESIES))
         try:
             sock, address = self.listeners[fd].accept()
-            client = Client(self.cfg, sock, address, self.listeners[fd].getsockname())
+            client = Client(self.cfg, sock, address, self.names[fd])
         except (BlockingIOError, ConnectionError):
             return self._listen(fd)  # another process was quicker, or the client is gone already
         except OSError as problem:
@@ -205,24 +237,27 @@ class BufferedWorker(gthread.ThreadWorker):
     def _listen(self, fd: int) -> None:
         if len(self.clients) >= self.worker_connections:
             self.deaf.add(fd)
-        elif self.alive:
-            self.epoll.modify(fd, ONCE)
+        else:
+            with suppress(OSError):  # told to stop, the main loop has unregistered it
+                self.epoll.modify(fd, TO_READ)
 
     def _attend(self, client: Client) -> None:
         """Read, answer what is complete, and wait for more. Never raises: the thread is needed."""
         try:
             if client.hanging_up:
                 return self._hear_out(client)
-            client.read()
-            while client.is_whole():
+            client.sock.flush()
+            if not (client.sock.unsent or client.is_last):
+                client.read()
+            while not (client.sock.unsent or client.is_last) and client.is_whole():
                 client.hand_over()
-                if not self.handle(client):
-                    client.hang_up()
-                    break
+                client.is_last = not self.handle(client)
                 client.expect_another(self.cfg.keepalive if self.alive else LINGER_S)
-            if not client.hanging_up and client.asks_for_leave():
+            if client.is_last and not client.sock.unsent:
+                client.hang_up()
+            elif client.asks_for_leave():
                 # gunicorn says so once more when the request is parsed; clients have to bear that.
-                client.sock.send(LEAVE)
+                client.sock.sendall(LEAVE)
             return self._watch(client)
         except LimitRequestHeaders as refusal:
             self.handle_error(None, client.sock, client.client, refusal)
@@ -239,14 +274,15 @@ class BufferedWorker(gthread.ThreadWorker):
         return self._drop(client)
 
     def _watch(self, client: Client) -> None:
+        awaited = TO_WRITE if client.sock.unsent else TO_READ
         self.waiting[client.fd] = client
         if client.watched:
-            self.epoll.modify(client.fd, ONCE)
+            self.epoll.modify(client.fd, awaited)
         else:
             client.watched = True
-            self.epoll.register(client.fd, ONCE)
+            self.epoll.register(client.fd, awaited)
 
     def _drop(self, client: Client) -> None:
-        self.waiting.pop(client.fd, None)
+        self._take(client.fd, client)
         self.clients.discard(client)
         client.close()

@@ -102,6 +102,7 @@ preload_app = False
 
 timeout = 30
 graceful_timeout = 25  # platforms kill 30 s after TERM
+sendfile = False  # it would make a thread wait for who reads
 keepalive = 65  # outlasts the 60 s of common load balancers, which would else send into a connection just closed
 max_requests = 0
 

@@ -154,8 +154,8 @@ class Database(peewee.PostgresqlDatabase):
         What the statement answers is lost; where it refuses, it raises, and nothing is committed. Raises RuntimeError
         within somebody else's transaction, whose work is not ours to commit.
         """
-        if self.joined:
-            raise RuntimeError("only who opened the transaction may commit it")
+        if self.joined or self._begin_pending() or self._assumed() is not None:
+            raise RuntimeError("only who opened the transaction, and has said something in it, may commit it")
         with _translated:
             connection = self._state.conn
             cursor = connection.cursor()
@@ -193,6 +193,7 @@ class Database(peewee.PostgresqlDatabase):
             return call()
         except (peewee.DatabaseError, peewee.InterfaceError) as error:
             if _sqlstate(error) == _ASSUMPTION_FAILED:
+                self._state.assumed = None
                 raise AssumptionFailed from None
             # Only a statement that starts the work may be sent again, and only when the connection died under it.
             if not (first and (pending or repeatable) and self._connection_lost()):
@@ -207,7 +208,9 @@ class Database(peewee.PostgresqlDatabase):
 
     def _execute(self, sql: str, params: Params) -> Any:
         self.connection()
-        return super().execute_sql(self._preface() + sql, params)
+        answer = super().execute_sql(self._preface() + sql, params)
+        self._state.assumed = None
+        return answer
 
     def _run(self, statement: Statement, params: Sequence[Any], *, shown: bool = False) -> list[Row]:
         connection = self.connection()
@@ -216,25 +219,32 @@ class Database(peewee.PostgresqlDatabase):
             if shown:
                 extensions.register_type(_SHOWN_INSTANT, cursor)
             self._prepare(cursor, statement)
-            cursor.execute(self._preface() + statement.execute, params)
+            self._say(cursor, statement.execute, params)
             return cursor.fetchall()
 
     def _prepare(self, cursor: Any, statement: Statement) -> None:
         prepared = cursor.connection.prepared
         if statement.name not in prepared:
-            cursor.execute(self._preface() + statement.prepare)
+            self._say(cursor, statement.prepare)
             prepared.add(statement.name)
+
+    def _say(self, cursor: Any, sql: str, params: Sequence[Any] | None = None) -> None:
+        cursor.execute(self._preface() + sql, params)
+        # Only now: a check that died with its connection, or beside a statement that failed, has proved nothing.
+        self._state.assumed = None
 
     def _preface(self) -> str:
         """What travels ahead of the next statement: the BEGIN of its transaction, and what is assumed of who acts."""
         begin = "BEGIN;" if self._take_pending_begin() else ""
-        assumed, self._state.assumed = self._assumed(), None
+        assumed = self._assumed()
         if assumed is None:
             return begin
         statement, params = assumed
         with _translated:
             cursor = self._state.conn.cursor()
-            self._prepare(cursor, statement)
+            if statement.name not in cursor.connection.prepared:
+                cursor.execute(statement.prepare)
+                cursor.connection.prepared.add(statement.name)
             sent: str = cursor.mogrify(statement.execute, params).decode()
         return f"{begin}{sent.replace('%', '%%')};"
 

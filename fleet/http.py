@@ -77,6 +77,7 @@ def _guard(declared: Operation, route: Route, path: dict[str, Any]) -> Answer:
     if actor is not None:
         with suppress(AssumptionFailed), actors.assumed(actor):
             return _serve_as(actor, declared, route, path)
+    g.actor = None  # whom we remembered did not act
     return _serve_as(_authenticate(), declared, route, path)
 
 

@@ -2,8 +2,10 @@
 
 from uuid import uuid4
 
+import peewee
 import pytest
 
+from fleet.db import AssumptionFailed, Statement, db, transaction
 from fleet.models.access import Session, User
 from fleet.models.branches import Branch
 from fleet.services import actors
@@ -63,3 +65,17 @@ def test_a_request_that_is_served_over_counts_once_against_the_limit(cast: Cast)
     left = int(cast.manager.known().get("/v1/branches").headers["RateLimit-Remaining"])
     lose_all_but(cast, "rental_agent")
     assert int(cast.manager.get("/v1/branches").headers["RateLimit-Remaining"]) == left - 1
+
+
+def test_a_check_that_died_with_a_statement_is_made_again(cast: Cast) -> None:
+    cast.agent.known()
+    actor = actors._remembered[cast.agent.session_id]
+    Session.update(ended_at=Session.created_at, end_reason="logout").where(Session.id == cast.agent.session_id).execute()
+    with pytest.raises(AssumptionFailed), actors.assumed(actor), pytest.raises(peewee.ProgrammingError):
+        db.execute_sql("SELEC nonsense")  # the whole message is refused, the check in it too
+
+
+def test_nothing_is_committed_that_nobody_checked(cast: Cast) -> None:
+    cast.agent.known()
+    with actors.assumed(actors._remembered[cast.agent.session_id]), transaction(), pytest.raises(RuntimeError):
+        db.run_and_commit(Statement("unchecked", (), "SELECT 1"), ())

@@ -1,4 +1,4 @@
-"""Slow clients wait for themselves: a thread is given only to a request that has arrived as a whole."""
+"""Slow clients wait for themselves: a thread is given only to a request that is here as a whole, and waits for no reader."""
 
 import http.client
 import os
@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -111,3 +111,35 @@ def test_a_client_that_never_ends_its_request_is_let_go(port: int) -> None:
     with socket.create_connection(("127.0.0.1", port), timeout=15) as client:
         client.sendall(b"GET / HTTP/1.1\r\n")
         assert client.recv(4096) == b""
+
+
+def test_clients_that_do_not_read_their_answers_keep_nobody_waiting(port: int) -> None:
+    body = b"x" * 1_000_000
+    request = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    with ExitStack() as deaf_clients:
+        for _ in range(8):
+            deaf = deaf_clients.enter_context(closing(socket.socket()))
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            deaf.settimeout(1)
+            deaf.connect(("127.0.0.1", port))
+            # The server may leave the second one unread: it answers nobody who has not read the answer before.
+            with suppress(TimeoutError):
+                deaf.sendall(request * 2)
+        started = time.monotonic()
+        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as client:
+            assert answer_to(client, b"hello") == b"hello"
+        assert time.monotonic() - started < 2
+
+
+def test_a_slow_reader_gets_all_of_its_answer(port: int) -> None:
+    body = bytes(range(256)) * 4000
+    with closing(socket.socket()) as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.settimeout(20)
+        slow.connect(("127.0.0.1", port))
+        slow.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        time.sleep(0.5)
+        received = b""
+        while chunk := slow.recv(65536):
+            received += chunk
+    assert received.partition(b"\r\n\r\n")[2] == body
