@@ -7,16 +7,24 @@ from fleet.auth import Tokens
 from fleet.blueprints import (
     access,
     api_keys,
+    audit,
     branches,
     calendar,
+    card_events,
+    dead_letters,
+    events,
     invoices,
     ledger,
+    notifications,
     operations,
+    payments,
     people,
+    queues,
     rentals,
     users,
     vehicle_classes,
     vehicles,
+    webhooks,
 )
 from fleet.config import Settings
 from fleet.db import db, refuse_superuser
@@ -36,7 +44,15 @@ BLUEPRINTS = (
     rentals.bp,
     people.bp,
     invoices.bp,
+    payments.bp,
+    card_events.bp,
     ledger.bp,
+    events.bp,
+    webhooks.bp,
+    dead_letters.bp,
+    queues.bp,
+    audit.bp,
+    notifications.bp,
 )
 
 

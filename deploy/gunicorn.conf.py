@@ -4,6 +4,7 @@ Read from the environment: PORT, HOST, WEB_CONCURRENCY (worker processes), WEB_T
 FORWARDED_ALLOW_IPS, PROMETHEUS_MULTIPROC_DIR, FLEET_ENV.
 """
 
+import gc
 import json
 import os
 import select
@@ -138,6 +139,13 @@ def on_starting(server: Any) -> None:
     for path in directory.glob("*_*.db"):
         if not _alive(int(path.stem.rsplit("_", 1)[1])):
             path.unlink(missing_ok=True)
+
+
+def post_worker_init(worker: Any) -> None:
+    """Let the collector leave alone what was imported, and come seldom: requests leave next to no cycles behind."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 50)
 
 
 def child_exit(server: Any, worker: Any) -> None:

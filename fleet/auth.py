@@ -22,7 +22,8 @@ from fleet.config import Settings, public_keys
 EVERYBODY = frozenset({"auth.session", "branches.read", "vehicle_classes.read", "vehicles.read", "availability.read"})
 CUSTOMER = EVERYBODY | {
     "customers.read", "customers.update", "customers.create_own", "customers.export", "rentals.read",
-    "rentals.reserve", "rentals.confirm", "rentals.cancel", "invoices.read", "api_keys.manage",
+    "rentals.reserve", "rentals.confirm", "rentals.cancel", "invoices.read",
+    "payments.read", "payments.create", "api_keys.manage",
 }  # fmt: skip
 DRIVER = EVERYBODY
 WORKSHOP = EVERYBODY | {
@@ -31,17 +32,22 @@ WORKSHOP = EVERYBODY | {
 COUNTER = CUSTOMER | {
     "customers.read_all", "customers.read_identity", "customers.create", "customers.deactivate", "rentals.read_all",
     "rentals.update", "rentals.activate", "rentals.complete", "rentals.no_show", "rentals.charge", "invoices.read_all",
-    "odometer.read", "odometer.record", "calendar.read", "blocks.manage",
+    "odometer.read", "odometer.record", "calendar.read", "blocks.manage", "notifications.read",
+    "payments.read_all", "payments.record", "refunds.request",
 }  # fmt: skip
 MANAGER = COUNTER | WORKSHOP | {
     "branches.manage", "vehicle_classes.manage", "vehicles.create", "vehicles.update", "vehicles.delete",
-    "rentals.backdate", "customers.erase", "ledger.read",
+    "rentals.backdate", "customers.erase", "ledger.read", "events.read", "queues.read", "refunds.approve",
 }  # fmt: skip
 ACCOUNTANT = EVERYBODY | {
     "customers.read", "customers.read_all", "rentals.read", "rentals.read_all", "invoices.read", "invoices.read_all",
-    "ledger.read", "ledger.post", "ledger.accounts", "reconciliation.read", "api_keys.manage",
+    "payments.read", "payments.read_all", "payments.create", "payments.record", "refunds.request", "refunds.approve",
+    "ledger.read", "ledger.post", "ledger.accounts", "reconciliation.read", "notifications.read", "api_keys.manage",
+    "events.read",
 }  # fmt: skip
-ADMIN = MANAGER | ACCOUNTANT | {"users.manage"}
+ADMIN = MANAGER | ACCOUNTANT | {
+    "users.manage", "webhooks.manage", "audit.read", "dead_letters.read", "dead_letters.replay", "dead_letters.discard",
+}  # fmt: skip
 
 # The one table of who may do what; docs/api.md shows it and a test holds the two together.
 ROLES: dict[str, frozenset[str]] = {

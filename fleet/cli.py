@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from flask import Flask, current_app
 from flask.cli import AppGroup, with_appcontext
 from playhouse.migrations import Runner
 
-from fleet import demo, problems
+from fleet import cli_dead_letters, demo, problems
 from fleet.db import db
 from fleet.errors import FleetError
 from fleet.parsing import read_email
@@ -21,6 +22,7 @@ from fleet.services import reconciliation, users
 MIGRATIONS = Path(__file__).parent / "migrations"
 # Any fixed number does, as long as every release of the service asks for the same one.
 MIGRATION_LOCK = 7_305_417
+MIGRATION_POLL_S = 0.2
 DEMO_PASSWORD = "fleet-demo-admin-2026"  # noqa: S105 - published in the README, refused by production
 
 database = AppGroup("db", help="Migrate the database.")
@@ -32,6 +34,7 @@ def register(app: Flask) -> None:
     app.cli.add_command(create_admin)
     app.cli.add_command(books)
     app.cli.add_command(seed_demo)
+    app.cli.add_command(cli_dead_letters.letters)
 
 
 @database.command("upgrade")
@@ -53,8 +56,10 @@ def status() -> None:
 def migrate() -> list[str]:
     """Apply what is missing, one transaction a migration, and return the names."""
     _connect_as_owner()
-    # Two deploys at once: the second waits here and then finds nothing left to do.
-    db.one("SELECT pg_advisory_lock(%s)", (MIGRATION_LOCK,))
+    # Two deploys at once: the second asks until it gets the lock, and then finds nothing left to do. Waiting for it inside a
+    # statement would hold a snapshot, which CREATE INDEX CONCURRENTLY in the first one waits for: a deadlock.
+    while db.one("SELECT pg_try_advisory_lock(%s)", (MIGRATION_LOCK,)) != (True,):
+        time.sleep(MIGRATION_POLL_S)
     try:
         applied: list[str] = _runner().up()
     finally:

@@ -11,11 +11,16 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 from limits import parse as parse_limit
 
+from fleet.rules.languages import LANGUAGES
+
+# Short ones for what is slow: what waits in the broker longer than its lease is published twice.
+QUEUES = {"accounting": 200, "notifications": 20, "webhooks": 20, "maintenance": 200, "default": 200}
 Environment = Literal["development", "test", "production"]
 DEVELOPMENT_SECRET = "development-only-secret-key-never-in-production"  # noqa: S105 - refused by production below
 MIN_SECRET_LENGTH = 32
+MIN_PASSWORD_LENGTH = 12
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-# Switches for development that others read, and that no production may have on.
+# Switches for development that no production may have on.
 UNSAFE_SWITCHES = ("FLASK_DEBUG", "WEBHOOK_ALLOW_PRIVATE")
 _PEM_BLOCK = re.compile(r"-----BEGIN [A-Z ]+-----.+?-----END [A-Z ]+-----\n?", re.S)
 
@@ -85,6 +90,25 @@ def _limit(raw: str) -> str:
     return raw
 
 
+def _queue_limits(raw: str) -> str:
+    """Such as notifications=20,webhooks=20."""
+    for part in _names(raw):
+        queue, _, limit = part.partition("=")
+        if queue not in QUEUES:
+            raise ValueError("must name queues among " + ", ".join(QUEUES))
+        _positive(limit)
+    return raw
+
+
+def _credentials(raw: str) -> str:
+    """One or more of user:password, with commas between."""
+    for part in raw.split(","):
+        user, _, password = part.partition(":")
+        if not user or len(password) < MIN_PASSWORD_LENGTH:
+            raise ValueError(f"must be user:password, with at least {MIN_PASSWORD_LENGTH} characters after the colon")
+    return raw
+
+
 def _level(raw: str) -> str:
     if raw.upper() not in LOG_LEVELS:
         raise ValueError("must be one of " + ", ".join(LOG_LEVELS))
@@ -94,6 +118,12 @@ def _level(raw: str) -> str:
 def _currency(raw: str) -> str:
     if not (len(raw) == 3 and raw.isascii() and raw.isupper()):
         raise ValueError("must be a three-letter currency code")
+    return raw
+
+
+def _language(raw: str) -> str:
+    if raw not in LANGUAGES:
+        raise ValueError("must be one of " + ", ".join(LANGUAGES))
     return raw
 
 
@@ -163,12 +193,39 @@ class Settings:
     docs_enabled: bool = _setting("FLEET_DOCS_ENABLED", _switch, True)
     billing_grace_minutes: int = _setting("BILLING_GRACE_MINUTES", _whole, 59)
     payment_terms_days: int = _setting("PAYMENT_TERMS_DAYS", _whole, 14)
+    refund_approval_limit: int = _setting("REFUND_APPROVAL_LIMIT", _whole, 50_000)
     currency: str = _setting("FLEET_CURRENCY", _currency, "USD")
-    relay_queue_limit: int = _setting("RELAY_QUEUE_LIMIT", _positive, 200)
+    relay_queue_limits: str = _setting(
+        "RELAY_QUEUE_LIMITS", _queue_limits, ",".join(f"{queue}={limit}" for queue, limit in QUEUES.items())
+    )
+    worker_stuck_after_s: int = _setting("WORKER_STUCK_AFTER_S", _positive, 60)
+    no_show_after_hours: int = _setting("NO_SHOW_AFTER_HOURS", _positive, 24)
     smtp_url: str = _setting("SMTP_URL", _url("smtp", "smtps"), "")
     mail_from: str = _setting("FLEET_MAIL_FROM", _text, "Fleet <no-reply@fleet.invalid>")
     mail_dir: str = _setting("FLEET_MAIL_DIR", _text, "var/mail")
+    flower_address: str = _setting("FLOWER_ADDRESS", _text, "127.0.0.1")
+    flower_port: int = _setting("FLOWER_PORT", _positive, 5555)
+    flower_basic_auth: str = _setting("FLOWER_BASIC_AUTH", _credentials, "")
+    sms_url: str = _setting("SMS_URL", _url("https", "http"), "")
+    sms_token: str = _setting("SMS_TOKEN", _text, "")
+    sms_sender: str = _setting("SMS_SENDER", _text, "Fleet")
+    sms_key_honoured: bool = _setting("SMS_KEY_HONOURED", _switch, False)
+    public_url: str = _setting("PUBLIC_URL", _url("https", "http"), "")
+    default_language: str = _setting("DEFAULT_LANGUAGE", _language, "en")
+    reminder_hours: int = _setting("REMINDER_HOURS", _whole, 24)
+    overdue_notice_minutes: int = _setting("OVERDUE_NOTICE_MINUTES", _positive, 60)
+    seller_name: str = _setting("SELLER_NAME", _text, "Fleet")
+    seller_address: str = _setting("SELLER_ADDRESS", _text, "")
+    seller_tax_id: str = _setting("SELLER_TAX_ID", _text, "")
+    breaker_failure_percent: int = _setting("BREAKER_FAILURE_PERCENT", _positive, 50)
+    breaker_min_calls: int = _setting("BREAKER_MIN_CALLS", _positive, 5)
+    breaker_window_s: int = _setting("BREAKER_WINDOW_S", _positive, 30)
+    breaker_open_s: int = _setting("BREAKER_OPEN_S", _positive, 10)
+    stripe_api_key: str = _setting("STRIPE_API_KEY", _text, "")
+    stripe_api_base: str = _setting("STRIPE_API_BASE", _url("https", "http"), "https://api.stripe.com")
+    stripe_webhook_secret: str = _setting("STRIPE_WEBHOOK_SECRET", _text, "")
     metrics_token: str = _setting("FLEET_METRICS_TOKEN", _text, "")
+    webhook_allow_private: bool = _setting("WEBHOOK_ALLOW_PRIVATE", _switch, False)
     log_level: str = _setting("LOG_LEVEL", _level, "INFO")
 
     @classmethod
@@ -194,6 +251,12 @@ class Settings:
     def production(self) -> bool:
         return self.env == "production"
 
+    @property
+    def queue_limits(self) -> dict[str, int]:
+        """How many messages may wait in each queue; one that is not named keeps its usual limit."""
+        chosen = dict(part.split("=") for part in _names(self.relay_queue_limits))
+        return {queue: int(chosen.get(queue, usual)) for queue, usual in QUEUES.items()}
+
     def _with_fallbacks(self) -> "Settings":
         chosen = {spec.name: getattr(self, spec.name) for spec in fields(self)}
         chosen["broker_url"] = self.broker_url or self.redis_url
@@ -214,11 +277,17 @@ class Settings:
             wrong.append("SECRET_KEY is another secret's value too")
         if self.production:
             wrong += [f"{name} is for development" for name in UNSAFE_SWITCHES if _is_on(environ.get(name, ""))]
+            wrong += [f"{name} must be https:// in production" for name, url in self._outward() if url.startswith("http:")]
+        if bool(self.sms_url) != bool(self.sms_token):
+            wrong.append("SMS_URL and SMS_TOKEN belong together")
         if "*" in self.cors_origins:
             wrong.append("CORS_ORIGINS must be an exact list")
         if "*" in self.trusted_hosts:
             wrong.append("TRUSTED_HOSTS must be an exact list")
         return wrong
+
+    def _outward(self) -> list[tuple[str, str]]:
+        return [("SMS_URL", self.sms_url), ("PUBLIC_URL", self.public_url), ("STRIPE_API_BASE", self.stripe_api_base)]
 
     def _needed(self) -> dict[str, str]:
         return {"SECRET_KEY": self.secret_key, "DATABASE_URL": self.database_url, "REDIS_URL": self.redis_url}
@@ -227,7 +296,7 @@ class Settings:
 def _other_secrets(environ: Mapping[str, str]) -> set[str]:
     """The other secrets of the environment: passwords, and those inside addresses."""
     passwords = re.findall(r"://[^/?#\s]*?:([^/?#\s]+)@", " ".join(environ.get(name, "") for name in _ADDRESSES))
-    return {*passwords, environ.get("FLEET_ADMIN_PASSWORD", "")}
+    return {*passwords, *(environ.get(name, "") for name in _SECRETS)}
 
 
 def _is_on(raw: str) -> bool:
@@ -235,6 +304,7 @@ def _is_on(raw: str) -> bool:
 
 
 _ADDRESSES = ("DATABASE_URL", "DATABASE_MIGRATION_URL", "REDIS_URL", "BROKER_URL", "SMTP_URL")
+_SECRETS = ("FLEET_ADMIN_PASSWORD", "SMS_TOKEN", "STRIPE_API_KEY", "STRIPE_WEBHOOK_SECRET")
 _current: Settings | None = None
 
 

@@ -2,11 +2,13 @@
 
 FleetError
 ├── BadRequest 400          bad_request, malformed_json, invalid_cursor, idempotency_key_required, untrusted_host
-├── Unauthenticated 401     unauthenticated, invalid_credentials, token_expired
-├── Forbidden 403           forbidden
+├── Unauthenticated 401     unauthenticated, invalid_credentials, token_expired, invalid_signature
+├── PaymentDeclined 402     payment_declined
+├── Forbidden 403           forbidden, second_person_required
 ├── NotFound 404            not_found
 ├── MethodNotAllowed 405    method_not_allowed
-├── Conflict 409            conflict, duplicate, in_use, journal_period_closed, last_admin
+├── Conflict 409            conflict, duplicate, in_use, journal_period_closed, last_admin, overpayment,
+│   │                       refund_exceeds_payment
 │   ├── InProgress          idempotency_in_progress
 │   ├── InvalidState        invalid_state
 │   ├── RentalOverlap       rental_overlap
@@ -18,7 +20,7 @@ FleetError
 ├── UriTooLong 414          uri_too_long
 ├── UnsupportedMediaType 415 unsupported_media_type
 ├── Invalid 422             validation_error, unknown_field, idempotency_key_reused, entry_unbalanced,
-│                           weak_password, amount_too_large
+│                           weak_password, amount_too_large, card_payments_disabled
 ├── PreconditionRequired 428 precondition_required
 ├── RateLimited 429         rate_limited
 ├── HeadersTooLarge 431     headers_too_large
@@ -28,6 +30,7 @@ FleetError
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import peewee
 
@@ -74,6 +77,15 @@ class Unauthenticated(FleetError):
 
     def __init__(self, detail: str | None = None, *, code: str | None = None) -> None:
         super().__init__(detail, code=code, headers={"WWW-Authenticate": 'Bearer realm="fleet"'})
+
+
+class PaymentDeclined(FleetError):
+    """The gateway refused the card for good. `failure_code` says why, `payment_id` is the payment that failed."""
+
+    status, code, title = 402, "payment_declined", "The card was declined"
+
+    def __init__(self, payment_id: UUID, failure_code: str) -> None:
+        super().__init__(extra={"payment_id": payment_id, "failure_code": failure_code})
 
 
 class Forbidden(FleetError):
@@ -185,12 +197,19 @@ CONSTRAINTS: dict[str, type[FleetError] | tuple[type[FleetError], str]] = {
     "idempotency_record_pkey": InProgress,
     "rental_vehicle_out_once": InvalidState,
     "vehicle_transition": InvalidState,
+    "webhook_delivery_transition": InvalidState,
     "rental_transition": InvalidState,
     "invoice_transition": InvalidState,
     "odometer_sequence": OdometerOutOfSequence,
     "vehicle_rate_somewhere": Invalid,
     "rental_odometer": OdometerOutOfSequence,
-    "invoice_not_oversettled": Conflict,
+    "invoice_not_oversettled": (Conflict, "overpayment"),
+    "payment_transition": InvalidState,
+    "payment_not_overrefunded": (Conflict, "refund_exceeds_payment"),
+    # Its advisory lock lets one request at a time look for the payment of a key; this is what remains if it did not.
+    "payment_claim_key": InProgress,
+    "refund_transition": InvalidState,
+    "refund_second_person": (Forbidden, "second_person_required"),
     "journal_entry_source_key": (Conflict, "duplicate"),
     "journal_entry_balanced": (Invalid, "entry_unbalanced"),
     "journal_entry_period_open": (Conflict, "journal_period_closed"),

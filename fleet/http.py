@@ -28,7 +28,7 @@ Route = Callable[..., Answer]
 PUBLIC = "public"
 _JSON_OPTIONS = orjson.OPT_UTC_Z
 _KEPT_HEADERS = ("Location", "ETag")
-_KEPT_REFUSALS = {404, 409, 422}
+_KEPT_REFUSALS = {402, 404, 409, 422}
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class Operation:
     if_match: bool = False
     tier: str = limits.AUTHENTICATED
     unlimited: bool = False
+    any_body: bool = False
     problems: tuple[str, ...] = ()
     media: tuple[str, ...] = field(default=("application/json",))
 
@@ -96,7 +97,7 @@ def _serve(declared: Operation, route: Route, path: dict[str, Any]) -> Answer:
         raw = body_bytes()
         left_out = not raw and request.method == "POST" and declared.body.may_be_left_out()
         path["body"] = read_body(declared.body, b"{}" if left_out else raw)
-    elif request.method in {"POST", "PUT", "PATCH"} and body_bytes() not in {b"", b"{}"}:
+    elif not declared.any_body and request.method in {"POST", "PUT", "PATCH"} and body_bytes() not in {b"", b"{}"}:
         read_body(Input, request.get_data())
     if not declared.idempotent:
         return route(**path)

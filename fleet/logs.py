@@ -12,6 +12,9 @@ import orjson
 from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 
+# In the context for the audit log, and on no line: an address may lead to a person.
+CLIENT_ADDRESS = "client_address"
+
 _context: ContextVar[dict[str, str] | None] = ContextVar("log_context", default=None)
 
 
@@ -19,6 +22,7 @@ class _Formatter(JsonFormatter):
     def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
         super().add_fields(log_data, record, message_dict)
         log_data.update(_context.get() or {})
+        log_data.pop(CLIENT_ADDRESS, None)
 
 
 def _serialize(record: dict[str, Any], **_: Any) -> str:

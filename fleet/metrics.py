@@ -1,10 +1,12 @@
 """The four golden signals and what the operators of a rental fleet watch, for Prometheus, over all processes together."""
 
 import os
+from collections.abc import Iterable
 from functools import lru_cache
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client import REGISTRY as PROCESS_REGISTRY
+from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 
 _BUCKETS_S = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -17,6 +19,14 @@ DELIVERIES = Counter("fleet_outbox_deliveries_total", "Messages handled", ["topi
 LAG = Histogram(
     "fleet_outbox_lag_seconds", "From commit to effect", ["topic"], buckets=(*_BUCKETS_S, 10.0, 30.0, 60.0, 300.0)
 )
+WEBHOOK_ATTEMPTS = Counter("fleet_webhook_attempts_total", "Attempts to send an event", ["outcome"])
+WEBHOOKS_DISABLED = Counter("fleet_webhooks_disabled_total", "Endpoints switched off by themselves", ["reason"])
+NOTIFICATIONS = Counter(
+    "fleet_notifications_total", "Letters and text messages by outcome", ["kind", "channel", "outcome"]
+)
+
+BREAKERS = Gauge("fleet_breaker_state", "0 closed, 2 open, in the worst process", ["breaker"], multiprocess_mode="livemax")
+BREAKER_CHANGES = Counter("fleet_breaker_changes_total", "Changes of a breaker, by its new state", ["breaker", "state"])
 
 
 @lru_cache(maxsize=1024)
@@ -30,10 +40,22 @@ def answers_of(operation: str, status: int) -> Counter:
     return ANSWERS.labels(operation, str(status))
 
 
-def exposition() -> tuple[bytes, str]:
-    """All processes' figures as Prometheus text, and its content type."""
+class _Given:
+    """Gauges that are read at the scrape: they are the same whichever process answers it, so no process keeps them."""
+
+    def __init__(self, gauges: Iterable[Metric]) -> None:
+        self._gauges = gauges
+
+    def collect(self) -> Iterable[Metric]:
+        return self._gauges
+
+
+def exposition(gauges: Iterable[Metric]) -> tuple[bytes, str]:
+    """All processes' figures, and these gauges, as Prometheus text, and its content type."""
     registry = PROCESS_REGISTRY
     if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
         registry = CollectorRegistry()
         MultiProcessCollector(registry)
-    return generate_latest(registry), CONTENT_TYPE_LATEST
+    given = CollectorRegistry()
+    given.register(_Given(gauges))
+    return generate_latest(registry) + generate_latest(given), CONTENT_TYPE_LATEST

@@ -9,6 +9,7 @@ from werkzeug.datastructures import Headers
 
 from fleet import clock, logs, metrics
 from fleet.config import Settings
+from fleet.http import client_address
 
 log = logging.getLogger("fleet.request")
 
@@ -52,7 +53,8 @@ def _begin() -> None:
     g.request_id = sent if _REQUEST_ID.fullmatch(sent) else clock.new_id().hex
     trace = request.headers.get("traceparent", "")
     g.traceparent = trace if _TRACEPARENT.fullmatch(trace) else None
-    logs.enter(request_id=g.request_id, **({"traceparent": trace} if g.traceparent else {}))
+    said = {"request_id": g.request_id, logs.CLIENT_ADDRESS: client_address()}
+    logs.enter(**said, **({"traceparent": trace} if g.traceparent else {}))
     metrics.BUSY.inc()
     g.counted_busy = True
 

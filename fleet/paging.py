@@ -50,13 +50,14 @@ def page(
 ) -> tuple[dict[str, Any], str | None]:
     """One page as `{"data", "next_cursor"}` and the address of the next.
 
-    `read(after=, limit=, **kwargs)` returns newest-first rows with an `id`, one more than `limit` where there are more.
+    `read(after=, limit=, **kwargs)` returns newest-first rows with an `id`, one more than `limit` where there are more. Rows
+    of a list in another order carry their `place` in it beside the id.
     """
     rows = read(after=_position(query), limit=query.limit, **kwargs)
     cursor = None
     if len(rows) > query.limit:
         rows = rows[: query.limit]
-        position = UUID(str(rows[-1]["id"])).bytes
+        position = UUID(str(rows[-1].get("place", rows[-1]["id"]))).bytes
         cursor = _cursor(position, query)
     following = None
     if cursor:

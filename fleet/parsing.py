@@ -98,7 +98,7 @@ def _day(raw: Any) -> date:
     return day
 
 
-def _digits(raw: Any) -> Any:
+def digits(raw: Any) -> Any:
     """Plain ASCII digits: int() itself also takes signs, spaces, underscores and the digits of other scripts."""
     if isinstance(raw, str):
         if not (raw.isascii() and raw.isdigit() and len(raw) <= 19):
@@ -166,7 +166,7 @@ Email = Annotated[
 class PageQuery(Query):
     """How lists are paged."""
 
-    limit: Annotated[int, Field(ge=1, le=200), BeforeValidator(_digits)] = 50
+    limit: Annotated[int, Field(ge=1, le=200), BeforeValidator(digits)] = 50
     cursor: Annotated[str, StringConstraints(max_length=1024)] | None = None
 
 

@@ -7,7 +7,11 @@ from functools import cached_property
 
 from fleet.auth import Tokens
 from fleet.config import Settings
+from fleet.gateways import cards
+from fleet.gateways.broker import BrokerGauge
+from fleet.gateways.cards import CardGateway
 from fleet.limits import Limits
+from fleet.services.queues import Watch
 
 
 @dataclass
@@ -15,6 +19,16 @@ class Wiring:
     settings: Settings
     tokens: Tokens
     limits: Limits
+
+    @cached_property
+    def watch(self) -> Watch:
+        """Looks at the queues, for the operators' page and for metrics."""
+        return Watch(BrokerGauge(self.settings.broker_url))
+
+    @cached_property
+    def cards(self) -> CardGateway | None:
+        """The way that card payments go; None where there is none."""
+        return cards.gateway(self.settings)
 
     @cached_property
     def cursor_key(self) -> bytes:

@@ -1,7 +1,8 @@
-"""Which queues are short enough to take more. What does not fit waits in PostgreSQL, where it costs nothing."""
+"""How much each queue takes. What does not fit waits in PostgreSQL, where it costs nothing and the oldest goes first."""
 
 import logging
 import time
+from collections.abc import Mapping
 
 from fleet.services import outbox
 from tasks.broker import Broker
@@ -12,23 +13,23 @@ LOOK_EVERY_S = 0.5
 
 
 class Backpressure:
-    """Pauses a queue that is longer than `limit` messages until it is half as long."""
+    """Pauses a queue that is as long as its limit, in messages, until it is half as long."""
 
-    def __init__(self, broker: Broker, limit: int) -> None:
+    def __init__(self, broker: Broker, limits: Mapping[str, int]) -> None:
         self._broker = broker
-        self._limit = limit
+        self._limits = limits
         self._depths = dict.fromkeys(outbox.QUEUES, 0)
         self._paused: set[str] = set()
         self._look_at = 0.0
 
-    def open_queues(self) -> list[str]:
-        """The queues that take more. Raises BrokerAway, so that nothing is claimed that could not be published."""
+    def room(self) -> dict[str, int]:
+        """How many messages each open queue takes. Raises BrokerAway, so that nothing is claimed in vain."""
         if time.monotonic() >= self._look_at:
             self._depths = {queue: self._broker.depth(queue) for queue in outbox.QUEUES}
             self._look_at = time.monotonic() + LOOK_EVERY_S
         for queue, depth in self._depths.items():
             self._judge(queue, depth)
-        return [queue for queue in outbox.QUEUES if queue not in self._paused]
+        return {queue: self._limits[queue] - depth for queue, depth in self._depths.items() if queue not in self._paused}
 
     def published(self, queue: str) -> None:
         """Count a message of our own until the next look."""
@@ -39,9 +40,10 @@ class Backpressure:
         return sorted(self._paused)
 
     def _judge(self, queue: str, depth: int) -> None:
-        if queue not in self._paused and depth >= self._limit:
+        limit = self._limits[queue]
+        if queue not in self._paused and depth >= limit:
             self._paused.add(queue)
             log.warning("queue paused", extra={"queue": queue, "depth": depth})
-        elif queue in self._paused and depth <= self._limit // 2:
+        elif queue in self._paused and depth <= limit // 2:
             self._paused.discard(queue)
             log.info("queue resumed", extra={"queue": queue, "depth": depth})

@@ -6,6 +6,7 @@ import peewee
 
 from fleet.errors import FleetError
 from fleet.gateways.mail import MailError
+from fleet.gateways.sms import SmsError
 
 _OURS = ("fleet.", "tasks.")
 # SQLSTATE class 57P: shut down or crashed; 53300: too many connections. Without a state there was nobody to send one.
@@ -28,7 +29,7 @@ def database_is_away(error: BaseException) -> bool:
 def _detail(error: BaseException) -> str:
     if isinstance(error, FleetError):
         return error.code
-    if isinstance(error, MailError):
+    if isinstance(error, MailError | SmsError):
         return f"({error})"
     if isinstance(error, peewee.PeeweeException):
         diagnosis = getattr(getattr(error, "orig", None), "diag", None)

@@ -6,13 +6,16 @@ from fleet.services import outbox
 from tasks.wiring import settings
 
 broker_url = settings().broker_url
-include = ["tasks.accounting", "tasks.maintenance", "tasks.notifications"]
+ON_RABBITMQ = broker_url.startswith("amqp")
+include = ["tasks.accounting", "tasks.maintenance", "tasks.notifications", "tasks.payments", "tasks.webhooks"]
 
 # --- what is sent: ids, as JSON, to the queue that the name says ------------------------------------------------------
 accept_content = ["json"]
 task_serializer = "json"
 task_ignore_result = True
-task_queues = [Queue(name, routing_key=name) for name in outbox.QUEUES]
+# RabbitMQ keeps them on several nodes, and gives up on a message that kills its workers: the promise's own count goes on.
+_arguments = {"x-queue-type": "quorum", "x-delivery-limit": 10} if ON_RABBITMQ else None
+task_queues = [Queue(name, routing_key=name, queue_arguments=_arguments) for name in outbox.QUEUES]
 task_default_queue = outbox.DEFAULT_QUEUE
 
 
@@ -36,7 +39,9 @@ broker_connection_max_retries = None
 broker_connection_timeout = 1
 task_publish_retry = True
 task_publish_retry_policy = {"max_retries": 1, "interval_start": 0.1, "interval_step": 0, "interval_max": 0.1}
-broker_transport_options = {
+broker_heartbeat = 10  # RabbitMQ's; Redis has health_check_interval
+_rabbitmq_options = {"confirm_publish": True, "read_timeout": 5, "write_timeout": 5}
+_redis_options = {
     "visibility_timeout": 90,  # above the hard time limit, or a running task would be given to a second worker
     "unacked_restore_interval": 2,
     "unacked_restore_throttle": 1,
@@ -47,6 +52,11 @@ broker_transport_options = {
     "health_check_interval": 5,
     "global_keyprefix": "fleet:",
 }
+broker_transport_options = _rabbitmq_options if ON_RABBITMQ else _redis_options
+
+# --- what Flower shows: ids and counts, no more than that is in a message ----------------------------------------------
+worker_send_task_events = True
+task_send_sent_event = True
 
 # --- the worker logs through fleet.logs -------------------------------------------------------------------------------
 worker_hijack_root_logger = False
@@ -58,7 +68,10 @@ beat_schedule = {
     for name, every_s in {
         "maintenance.expire_holds": 5.0,
         "maintenance.extend_overdue": 60.0,
+        "maintenance.give_up_no_shows": 60.0,
         "maintenance.bury_exhausted": 30.0,
-        "maintenance.forget_old": 900.0,
+        "maintenance.forget_old": 60.0,
+        "notifications.promise_due": 60.0,
+        "maintenance.settle_pending_payments": 15.0,
     }.items()
 }

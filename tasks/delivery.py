@@ -22,27 +22,39 @@ from tasks.causes import cause_of, database_is_away
 
 log = logging.getLogger("tasks.delivery")
 
+# How much this process has handled: what its tasks answer is the difference that they made.
+_handled = 0
+
 # After this, what is left of a delivery is given back: far enough from Celery's time limit for one slow message more.
 BUDGET_S = 30.0
+
+
+def handled() -> int:
+    """How many promises this process has fulfilled since its start."""
+    return _handled
 
 
 def together(topic: str, ids: Sequence[str], effect: Callable[[list[Message]], object]) -> None:
     """Handle all messages with one effect in one transaction; `effect` gets those that were not handled before.
 
-    What fails together is tried one by one, so that only the poison is left. A message that was delivered before and never
-    ended may have killed its worker: it is counted and tried alone, after its neighbours, or it would take them along.
+    What fails together is tried one by one, so that only the poison is left. The promises of one aggregate take effect in the
+    order in which they were made: one whose elder is still open is given back, whichever worker has the elder.
+
+    A message that was delivered before and never ended may have killed its worker: it is counted and tried alone, after its
+    neighbours, or it would take them along.
     """
 
     def alone(message: Message) -> bool:
-        return _settle(topic, [message], effect)
+        return bool(_settle(topic, [message], effect))
 
-    with _lease_takes_over(topic):
+    with lease_takes_over(topic):
         deadline = time.monotonic() + BUDGET_S
+        early = set(outbox.out_of_turn(ids))
+        ids = [message_id for message_id in ids if message_id not in early]
         counted = outbox.count_first_deliveries(ids)
         try:
             if counted:
-                _settle(topic, counted, effect)
-                _report(topic, "done", counted)
+                _report(topic, "done", _settle(topic, counted, effect))
         except Exception as error:
             if database_is_away(error):
                 raise
@@ -60,18 +72,22 @@ def one_by_one(
 
     It returns False when there is nothing for it to do now. What it raises is tried again later, unless `hopeless` lists it.
     """
-    with _lease_takes_over(topic):
+    with lease_takes_over(topic):
         _each_counted(outbox.unfinished(ids), attempt, deadline=time.monotonic() + BUDGET_S, hopeless=hopeless)
 
 
-def _settle(topic: str, messages: Sequence[Message], effect: Callable[[list[Message]], object]) -> bool:
-    ids = [message.id for message in messages]
+def _settle(topic: str, messages: Sequence[Message], effect: Callable[[list[Message]], object]) -> list[Message]:
+    """Returns those that took effect. Looks again whose turn it is: a second message may ring for an elder of theirs,
+    which another worker then counted as its own after we looked first."""
     with transaction():
+        early = outbox.out_of_turn([message.id for message in messages])
+        mine = [message for message in messages if message.id not in early]
+        ids = [message.id for message in mine]
         fresh = outbox.receive(topic, ids)
         if fresh:
-            effect([message for message in messages if message.id in fresh])
+            effect([message for message in mine if message.id in fresh])
         outbox.confirm(ids)
-    return True
+    return mine
 
 
 def _each_counted(
@@ -132,6 +148,10 @@ def _note_failure(message: Message, error: Exception, hopeless: tuple[type[Excep
 
 def _report(topic: str, outcome: str, messages: Sequence[Message]) -> None:
     """One line and the metrics for what was handled; the request ids lead from here back to who asked for it."""
+    global _handled  # noqa: PLW0603 - a process has one count
+    _handled += len(messages) if outcome == "done" else 0
+    if not messages:
+        return
     metrics.DELIVERIES.labels(topic, outcome).inc(len(messages))
     now = clock.now()
     lags_s = [max(0.0, (now - message.created_at).total_seconds()) for message in messages]
@@ -153,7 +173,7 @@ def _report(topic: str, outcome: str, messages: Sequence[Message]) -> None:
 
 
 @contextmanager
-def _lease_takes_over(topic: str) -> Iterator[None]:
+def lease_takes_over(topic: str) -> Iterator[None]:
     """Without PostgreSQL nothing can be noted: acknowledge, and let the relay ring again when the lease ends."""
     try:
         yield

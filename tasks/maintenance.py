@@ -3,8 +3,9 @@
 import logging
 
 from fleet import metrics
-from fleet.services import calendar, outbox, reservations, retention
+from fleet.services import calendar, card_payments, card_refunds, no_shows, outbox, reservations, retention
 from tasks import sweep
+from tasks.wiring import cards
 
 log = logging.getLogger("tasks.maintenance")
 
@@ -19,6 +20,21 @@ def expire_holds() -> None:
 def extend_overdue() -> None:
     """Let vehicles that are late keep blocking their calendar."""
     log.info("late vehicles kept blocked", extra={"count": calendar.extend_overdue()})
+
+
+@sweep("maintenance.give_up_no_shows")
+def give_up_no_shows() -> None:
+    """Free the vehicles of customers who did not come, and bill what was agreed for that."""
+    log.info("no-shows given up on", extra={"count": no_shows.give_up()})
+
+
+@sweep("maintenance.settle_pending_payments")
+def settle_pending_payments() -> None:
+    """Ask the card gateway what became of payments and refunds that nobody has heard of."""
+    gateway = cards()
+    if gateway is not None:
+        settled = {"payments": card_payments.settle_pending(gateway), "refunds": card_refunds.settle_sent(gateway)}
+        log.info("settled by looking", extra=settled)
 
 
 @sweep("maintenance.bury_exhausted")

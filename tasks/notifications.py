@@ -1,13 +1,28 @@
-"""Sending letters to customers. At least once, with one Message-ID: see fleet.services.notifications."""
+"""Sending letters and text messages to customers, and the sweep that promises what the clock asks for.
+
+E-mail at least once with one Message-ID, text messages at most once: see fleet.services.notifications.
+"""
+
+import logging
+from functools import partial
 
 from fleet.gateways.mail import MailNotConfigured, MailRefused
-from fleet.services import notifications
+from fleet.gateways.sms import SmsNotConfigured, SmsRefused
+from fleet.services import notifications, reminders
 from fleet.services.notifications import NothingToTell
 from fleet.services.outbox import Message
-from tasks import consumer, delivery
-from tasks.wiring import mailer
+from tasks import consumer, delivery, sweep
+from tasks.wiring import mailer, sms_gateway
 
-HOPELESS = (MailNotConfigured, MailRefused, NothingToTell)
+log = logging.getLogger("tasks.notifications")
+
+HOPELESS = (MailNotConfigured, MailRefused, SmsNotConfigured, SmsRefused, NothingToTell)
+
+
+@sweep("notifications.promise_due")
+def promise_due() -> None:
+    """Promise reminders, notices of late vehicles and of holds that ended."""
+    log.info("notices promised", extra={"count": reminders.promise_due()})
 
 
 @consumer("notifications.rental_held")
@@ -34,15 +49,47 @@ def rental_cancelled(ids: list[str]) -> None:
     _send("notifications.rental_cancelled", ids)
 
 
+@consumer("notifications.rental_expired")
+def rental_expired(ids: list[str]) -> None:
+    """Tell customers that nothing is held for them any more."""
+    _send("notifications.rental_expired", ids)
+
+
+@consumer("notifications.rental_reminder")
+def rental_reminder(ids: list[str]) -> None:
+    """Remind customers of a rental that begins soon."""
+    _send("notifications.rental_reminder", ids)
+
+
+@consumer("notifications.rental_overdue")
+def rental_overdue(ids: list[str]) -> None:
+    """Ask customers to bring a vehicle back whose time is over."""
+    _send("notifications.rental_overdue", ids)
+
+
+@consumer("notifications.rental_no_show")
+def rental_no_show(ids: list[str]) -> None:
+    """Tell customers that their booking is closed, because they did not come."""
+    _send("notifications.rental_no_show", ids)
+
+
 @consumer("notifications.invoice_issued")
 def invoice_issued(ids: list[str]) -> None:
     """Send customers the receipt of what they owe."""
     _send("notifications.invoice_issued", ids)
 
 
+@consumer("notifications.sms")
+def sms(ids: list[str]) -> None:
+    """Send the text messages that letters promised beside themselves."""
+    delivery.one_by_one(ids, _attempt_sms, topic="notifications.sms", hopeless=HOPELESS)
+
+
 def _send(topic: str, ids: list[str]) -> None:
-    delivery.one_by_one(ids, _attempt, topic=topic, hopeless=HOPELESS)
+    """Letters share one session with the mail server; what happens to one of them does not touch the others."""
+    with mailer().session() as session:
+        delivery.one_by_one(ids, partial(notifications.send, session=session), topic=topic, hopeless=HOPELESS)
 
 
-def _attempt(message: Message) -> bool:
-    return notifications.send(message, mailer())
+def _attempt_sms(message: Message) -> bool:
+    return notifications.send_sms(message, sms_gateway())

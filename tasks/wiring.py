@@ -5,8 +5,11 @@ from functools import cache
 from fleet import config, logs
 from fleet.config import Settings
 from fleet.db import db, refuse_superuser
-from fleet.gateways import mail
+from fleet.gateways import cards as card_gateways
+from fleet.gateways import mail, sms, webhooks
+from fleet.gateways.cards import CardGateway
 from fleet.gateways.mail import Mailer
+from fleet.gateways.sms import SmsGateway
 
 # A batch may take longer than anything that a person waits for.
 STATEMENT_TIMEOUT_MS = 20_000
@@ -22,6 +25,24 @@ def settings() -> Settings:
 def mailer() -> Mailer:
     """The way that mails go."""
     return mail.mailer(settings())
+
+
+@cache
+def webhook_sender() -> webhooks.Sender:
+    """The way that webhooks go."""
+    return webhooks.Sender(allow_private=settings().webhook_allow_private)
+
+
+@cache
+def sms_gateway() -> SmsGateway:
+    """The way that text messages go."""
+    return sms.gateway(settings())
+
+
+@cache
+def cards() -> CardGateway | None:
+    """The way that card payments go; None where there is none."""
+    return card_gateways.gateway(settings())
 
 
 def wire() -> None:

@@ -119,3 +119,11 @@ def statements(app: Flask, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(db, "run_and_commit", noting_run_and_commit)
     monkeypatch.setattr(db, "_run", noting_run)
     return sent
+
+
+@pytest.fixture
+def effects(fresh_database: None) -> Iterator[None]:
+    """A table of effects, for `tests.tasks.consuming`."""
+    db.execute_sql("CREATE TABLE effect_of_test (message_id uuid)")
+    yield
+    db.execute_sql("DROP TABLE effect_of_test")

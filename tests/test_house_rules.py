@@ -20,7 +20,8 @@ CALM_FUNCTION, CALM_FILE = 26, 260
 
 # What may know whom: a room knows those with a lower number, and its own.
 FOUNDATION = (
-    "auth", "clock", "config", "db", "errors", "idempotency", "limits", "logs", "metrics", "parsing", "passwords",
+    "auth", "breakers", "clock", "config", "db", "errors", "idempotency", "limits", "logs", "metrics", "parsing", "passwords",
+    "sealing",
 )  # fmt: skip
 WEB = ("http", "observe", "openapi", "paging", "problems", "wiring")
 RANKS = {
@@ -33,6 +34,7 @@ RANKS = {
     "fleet.blueprints": 5,
     "fleet.demo": 5,
     "fleet.cli": 6,
+    "fleet.cli_dead_letters": 6,
     "tasks": 7,
     "app": 8,
     "wsgi": 9,
@@ -53,7 +55,11 @@ NO_IDEMPOTENCY = {
     "POST /v1/auth/register": "the request carries a password, and a second account of one e-mail is a duplicate",
     "POST /v1/auth/logout": "a second one finds the session ended",
     "POST /v1/auth/password": "a second one finds the password changed",
+    "POST /v1/stripe/webhook": "an event carries its own id",
     "POST /v1/api-keys": "the answer carries the key, which is stored nowhere",
+    "POST /v1/webhook-endpoints": "the answer carries the secret, which is stored nowhere in clear",
+    "POST /v1/webhook-endpoints/<uuid:endpoint_id>/rotate-secret": "the answer carries the secret",
+    "POST /v1/unsubscribe": "the link says all, and a second click finds it done",
 }
 
 Described = tuple[Rule, str, Operation, Callable[..., Any]]

@@ -4,12 +4,12 @@ from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
-from flask import Blueprint, g
+from flask import Blueprint, Response, g, request
 
 from fleet.http import Answer, answer, operation, page_answer, shape
 from fleet.paging import page
 from fleet.parsing import DocumentNumber, Id, PageQuery, View
-from fleet.services import invoices
+from fleet.services import invoice_documents, invoices
 
 bp = Blueprint("invoices", __name__, url_prefix="/v1/invoices")
 
@@ -30,7 +30,10 @@ class InvoiceLineView(View):
 
 
 class InvoiceSummary(View):
-    """Amounts are in minor units of the currency; the balance is what is neither settled nor credited."""
+    """Amounts are in minor units of the currency; the balance is what is neither settled nor credited.
+
+    `pending_amount` is the part of the balance that card payments under way have asked for.
+    """
 
     id: UUID
     number: str | None
@@ -44,6 +47,7 @@ class InvoiceSummary(View):
     total_amount: int
     settled_amount: int
     credited_amount: int
+    pending_amount: int
     balance_amount: int
     issued_at: datetime | None
     due_at: datetime | None
@@ -77,3 +81,15 @@ def show(invoice_id: UUID) -> Answer:
     """Show an invoice with its lines."""
     invoice = invoices.shown(g.actor, invoice_id)
     return answer(shape(InvoiceView, invoice), version=invoice["version"])
+
+
+@bp.get("/<uuid:invoice_id>.pdf")
+@operation("invoices.read", media=("application/pdf",), problems=("invalid_state",))
+def document(invoice_id: UUID) -> Answer:
+    """Show an issued invoice on paper, as PDF."""
+    sheet = invoice_documents.sheet_seen(g.actor, invoice_id)
+    known = request.if_none_match.contains(sheet.tag)
+    response = Response(b"" if known else invoice_documents.drawn(sheet), 304 if known else 200, mimetype="application/pdf")
+    response.set_etag(sheet.tag)
+    response.headers["Content-Disposition"] = f'inline; filename="{sheet.number}.pdf"'
+    return response

@@ -112,9 +112,10 @@ class ReverseEntry(Input):
 class MissingEntry(View):
     """A fact that its entry does not tell, or not with these amounts."""
 
-    fact: Literal["invoice"]
+    fact: Literal["invoice", "payment", "refund", "dispute"]
     id: UUID
-    number: str
+    event: str
+    number: str | None
     currency: str
     amount: int
     entry_id: UUID | None

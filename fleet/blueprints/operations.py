@@ -17,6 +17,7 @@ from fleet.db import db
 from fleet.errors import NotFound, Unauthenticated, Unavailable
 from fleet.http import PUBLIC, Answer, answer, operation, render
 from fleet.parsing import View
+from fleet.services import gauges
 
 bp = Blueprint("operations", __name__)
 
@@ -69,7 +70,7 @@ def prometheus() -> Answer:
     With FLEET_METRICS_TOKEN they go to who sends it as the bearer token; production without one does not show them.
     """
     _only_with_token()
-    text, media = metrics.exposition()
+    text, media = metrics.exposition(gauges.of(current_app.extensions["fleet"].watch))
     return Response(text, content_type=media)
 
 

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from fleet.blueprints.invoices import InvoiceView
+from fleet.blueprints.payments import PaymentView
 from fleet.http import Answer, answer, if_match, operation, page_answer, shape
 from fleet.models.people import Customer
 from fleet.paging import page
@@ -27,7 +28,7 @@ def _licence(raw: str) -> str:
 
 
 Licence = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64), AfterValidator(_licence)]
-Language = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}$")]
+Language = Annotated[Literal["en", "de", "fr", "es"], Field(description="The language of letters to the customer (BCP 47)")]
 Beginning = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
 Status = Literal["active", "deactivated"]
 
@@ -62,7 +63,7 @@ class CreateCustomer(Input):
     driver_license_expiry: Day
     address: Line | None = None
     date_of_birth: Day | None = None
-    language: Language = "en"
+    language: Annotated[Language | None, Field(description="DEFAULT_LANGUAGE, if left out")] = None
     user_id: Annotated[Id | None, Field(description="Staff only: the account that may act for this customer")] = None
 
 
@@ -75,7 +76,7 @@ class ChangeCustomer(Input):
     driver_license_expiry: Day = date.max
     address: Line | None = None
     date_of_birth: Day | None = None
-    language: Language = ""
+    language: Language = "en"
     user_id: Annotated[Id | None, Field(description="Staff only: the account that may act for this customer")] = None
 
 
@@ -91,7 +92,9 @@ class ExportView(View):
     account: dict[str, Any] | None
     rentals: list[dict[str, Any]]
     invoices: list[InvoiceView]
+    payments: list[PaymentView]
     notifications: list[dict[str, Any]]
+    notification_preferences: dict[str, Any] | None
 
 
 def _shape(customer: Customer | dict[str, Any]) -> dict[str, Any]:
@@ -157,7 +160,8 @@ def export(customer_id: UUID) -> Answer:
     """Give out everything that is stored about a customer."""
     found = people.exported(g.actor, customer_id)
     invoices = [shape(InvoiceView, invoice) for invoice in found["invoices"]]
-    return answer({**found, "profile": _shape(found["profile"]), "invoices": invoices})
+    payments = [shape(PaymentView, payment) for payment in found["payments"]]
+    return answer({**found, "profile": _shape(found["profile"]), "invoices": invoices, "payments": payments})
 
 
 @bp.post("/<uuid:customer_id>/erase")

@@ -52,6 +52,7 @@ def environment(directory: Path, running: Databases) -> dict[str, str]:
     metrics = directory / "metrics"
     shutil.rmtree(metrics, ignore_errors=True)
     metrics.mkdir()
+    port = web_port()
     password = os.environ.get("FLEET_ADMIN_PASSWORD") or DEMO_PASSWORD
     return {name: value for name, value in os.environ.items() if name not in elsewhere} | {
         MARK: str(directory),
@@ -68,7 +69,8 @@ def environment(directory: Path, running: Databases) -> dict[str, str]:
         "FLEET_MAIL_DIR": str(directory / "mail"),
         "PROMETHEUS_MULTIPROC_DIR": str(metrics),
         "BEAT_SCHEDULE": str(directory / "celerybeat-schedule"),
-        "PORT": web_port(),
+        "PORT": port,
+        "PUBLIC_URL": f"http://{HOST}:{port}",
     }
 
 
@@ -131,7 +133,7 @@ def welcome(chosen: dict[str, str]) -> str:
     API            {address}/v1
     Documentation  {address}/docs
     Admin          {ADMIN_EMAIL}  {chosen["FLEET_ADMIN_PASSWORD"]}
-    Mails land in  {DIRECTORY}/mail
+    Mails and SMS  {DIRECTORY}/mail/index.html
     PostgreSQL     {chosen["DATABASE_URL"]}
     Redis          {chosen["REDIS_URL"]}
 

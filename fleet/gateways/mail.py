@@ -1,22 +1,27 @@
 """E-mail: over SMTP where SMTP_URL says so, into a folder in development and tests, nowhere in production without it."""
 
-import os
 import smtplib
 import ssl
-import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from email import policy
-from email.headerregistry import Address
+from email.headerregistry import Address, BaseHeader, HeaderRegistry, UnstructuredHeader
 from email.message import EmailMessage
+from email.policy import Policy
 from email.utils import parseaddr
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 from fleet import clock
 from fleet.config import Settings
+from fleet.gateways.local_outbox import LocalOutbox
 
 TIMEOUT_S = 10.0
+# For one mail altogether: a server that takes its time with each of its answers must not outlast a worker's patience.
+TOTAL_S = 25.0
 _PORTS = {"smtp": 25, "smtps": 465}
 _REFUSED_FOR_GOOD = 500
 
@@ -38,19 +43,40 @@ class MailUnavailable(MailError):
 
 
 @dataclass(frozen=True, slots=True)
+class Attachment:
+    """A file that goes along."""
+
+    name: str
+    subtype: str
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Mail:
-    """A mail to one address. `id` becomes its Message-ID: whoever gets it twice can tell."""
+    """A mail to one address. `id` becomes its Message-ID: whoever gets it twice can tell.
+
+    `unsubscribe_url` ends letters of its kind with one click (RFC 8058); None where the customer cannot do without.
+    """
 
     id: str
     to: str
     subject: str
     text: str
     html: str
+    unsubscribe_url: str | None = None
+    attachments: tuple[Attachment, ...] = ()
+
+
+class Session(Protocol):
+    """A way to send several mails one after the other; what happens to one does not touch the next."""
+
+    def send(self, mail: Mail) -> None:
+        """Hand the mail over. Raises MailNotConfigured, MailRefused, MailUnavailable."""
 
 
 class Mailer(Protocol):
-    def send(self, mail: Mail) -> None:
-        """Hand the mail over. Raises MailNotConfigured, MailRefused, MailUnavailable."""
+    def session(self) -> AbstractContextManager[Session]:
+        """A session for a batch of mails. Opening it asks nobody anything and fails never."""
 
 
 def mailer(settings: Settings) -> Mailer:
@@ -62,13 +88,25 @@ def mailer(settings: Settings) -> Mailer:
     return FolderMailer(Path(settings.mail_dir), settings.mail_from)
 
 
+class _Verbatim(UnstructuredHeader, BaseHeader):
+    """A header that stands as it is: the e-mail package would hide a long address in encoded words, which no program reads."""
+
+    def fold(self, *, policy: Policy) -> str:
+        return f"{self.name}: {self}{policy.linesep}"
+
+
+_headers = HeaderRegistry()
+_headers.map_to_type("list-unsubscribe", _Verbatim)
+_POLICY = policy.SMTP.clone(header_factory=_headers)
+
+
 def composed(mail: Mail, sender: str) -> EmailMessage:
     """The mail in the format of RFC 5322, as text and HTML. Raises MailRefused.
 
     The e-mail package refuses line breaks in headers, and the address is parsed as exactly one: nothing that a customer
     typed adds a header or a recipient.
     """
-    message = EmailMessage(policy=policy.SMTP)
+    message = EmailMessage(policy=_POLICY)
     name, address = parseaddr(sender)
     try:
         message["From"] = Address(name, addr_spec=address)
@@ -79,82 +117,171 @@ def composed(mail: Mail, sender: str) -> EmailMessage:
     message["Date"] = clock.now()
     message["Message-ID"] = f"<{mail.id}@{address.rpartition('@')[2]}>"
     message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no holiday replies, please
+    if mail.unsubscribe_url:
+        message["List-Unsubscribe"] = f"<{mail.unsubscribe_url}>"
+        message["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
     message.set_content(mail.text)
     message.add_alternative(mail.html, subtype="html")
+    for file in mail.attachments:
+        message.add_attachment(file.content, maintype="application", subtype=file.subtype, filename=file.name)
     return message
 
 
 class SmtpMailer:
-    """One connection a mail, at most TIMEOUT_S for each answer. TLS from the start (smtps) or as soon as offered."""
+    """One connection a session, at most TIMEOUT_S for each answer. TLS from the start (smtps) or as soon as offered."""
 
     def __init__(self, url: str, sender: str, *, timeout_s: float = TIMEOUT_S) -> None:
         parts = urlsplit(url)
-        self._implicit_tls = parts.scheme == "smtps"
-        self._host = parts.hostname or "localhost"
-        self._port = parts.port or _PORTS[parts.scheme]
-        self._user, self._password = unquote(parts.username or ""), unquote(parts.password or "")
-        self._sender = sender
-        self._timeout_s = timeout_s
+        self.implicit_tls = parts.scheme == "smtps"
+        self.host = parts.hostname or "localhost"
+        self.port = parts.port or _PORTS[parts.scheme]
+        self.user, self.password = unquote(parts.username or ""), unquote(parts.password or "")
+        self.sender = sender
+        self.timeout_s = timeout_s
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        session = SmtpSession(self)
+        try:
+            yield session
+        finally:
+            session.close()
+
+
+class _Patient(smtplib.SMTP):
+    """A connection on which no answer is waited for past the time by which the mail at hand must be through."""
+
+    ends_at = float("inf")
+    content_begun = False
+
+    def begin(self, *, ends_at: float) -> None:
+        """The next mail begins, or began with the connecting."""
+        self.ends_at = ends_at
+        self.content_begun = False
+
+    def data(self, msg: Any) -> tuple[int, bytes]:
+        self.content_begun = True
+        return super().data(msg)
+
+    def getreply(self) -> tuple[int, bytes]:
+        left_s = self.ends_at - time.monotonic()
+        if left_s <= 0:
+            self.close()
+            raise smtplib.SMTPServerDisconnected("out of time")
+        if self.sock:
+            self.sock.settimeout(min(self.timeout, left_s))
+        return super().getreply()
+
+
+class _PatientTls(_Patient, smtplib.SMTP_SSL):
+    """The same, encrypted from the start."""
+
+
+class SmtpSession:
+    """Mails over one connection, made when it is first needed, and again when it died in between."""
+
+    def __init__(self, mailer: SmtpMailer) -> None:
+        self._mailer = mailer
+        self._smtp: _Patient | None = None
 
     def send(self, mail: Mail) -> None:
         """Raises MailRefused, MailUnavailable."""
-        message = composed(mail, self._sender)
+        message = composed(mail, self._mailer.sender)
         try:
-            with self._connected() as smtp:
-                smtp.send_message(message, to_addrs=[mail.to])
+            ends_at = time.monotonic() + TOTAL_S
+            if not self._sent_over_kept(message, mail.to, ends_at):
+                self._smtp = _connected(self._mailer, ends_at)
+                self._smtp.send_message(message, to_addrs=[mail.to])
         except (smtplib.SMTPException, OSError) as error:
             raise _translated(error) from error
 
-    def _connected(self) -> smtplib.SMTP:
-        if self._implicit_tls:
-            context = ssl.create_default_context()
-            smtp: smtplib.SMTP = smtplib.SMTP_SSL(self._host, self._port, timeout=self._timeout_s, context=context)
-        else:
-            smtp = smtplib.SMTP(self._host, self._port, timeout=self._timeout_s)
-        try:
-            self._introduce(smtp)
-        except BaseException:
-            smtp.close()
-            raise
-        return smtp
+    def _sent_over_kept(self, message: EmailMessage, to: str, ends_at: float) -> bool:
+        """Send over the kept connection; False when there is none that lives, and nothing of this mail was taken.
 
-    def _introduce(self, smtp: smtplib.SMTP) -> None:
+        After a refusal smtplib has said RSET, so that the next mail begins anew. A server that hung up in between, or says
+        421 instead of taking one more, shows before the content is sent: then no doubt is left whether the mail went out.
+        """
+        smtp = self._smtp
+        if smtp is None:
+            return False
+        smtp.begin(ends_at=ends_at)
+        try:
+            smtp.send_message(message, to_addrs=[to])
+        except (smtplib.SMTPException, OSError):
+            if smtp.sock is not None or smtp.content_begun:
+                raise
+            self._smtp = None
+            return False
+        return True
+
+    def close(self) -> None:
+        """Say goodbye, if anybody is there to say it to."""
+        smtp, self._smtp = self._smtp, None
+        if smtp is not None:
+            with suppress(smtplib.SMTPException, OSError):
+                smtp.quit()
+            smtp.close()
+
+
+def _connected(mailer: SmtpMailer, ends_at: float) -> _Patient:
+    if mailer.implicit_tls:
+        context = ssl.create_default_context()
+        smtp: _Patient = _PatientTls(mailer.host, mailer.port, timeout=mailer.timeout_s, context=context)
+    else:
+        smtp = _Patient(mailer.host, mailer.port, timeout=mailer.timeout_s)
+    smtp.begin(ends_at=ends_at)
+    try:
+        _introduce(smtp, mailer)
+    except BaseException:
+        smtp.close()
+        raise
+    return smtp
+
+
+def _introduce(smtp: smtplib.SMTP, mailer: SmtpMailer) -> None:
+    smtp.ehlo()
+    encrypted = mailer.implicit_tls
+    if not encrypted and smtp.has_extn("starttls"):
+        smtp.starttls(context=ssl.create_default_context())
         smtp.ehlo()
-        encrypted = self._implicit_tls
-        if not encrypted and smtp.has_extn("starttls"):
-            smtp.starttls(context=ssl.create_default_context())
-            smtp.ehlo()
-            encrypted = True
-        if self._user:
-            # Somebody in the middle who hides the server's offer of TLS must not be handed the password.
-            if not encrypted:
-                raise MailUnavailable("the server offers no TLS, and a password goes over nothing else")
-            smtp.login(self._user, self._password)
+        encrypted = True
+    if mailer.user:
+        # Somebody in the middle who hides the server's offer of TLS must not be handed the password.
+        if not encrypted:
+            raise MailUnavailable("the server offers no TLS, and a password goes over nothing else")
+        smtp.login(mailer.user, mailer.password)
 
 
 class FolderMailer:
-    """Writes each mail as a file, for development and tests. The same mail twice is one file."""
+    """Writes each mail as a file into the local outbox, for development and tests. The same mail twice is one file."""
 
     def __init__(self, directory: Path, sender: str) -> None:
-        self._directory = directory
+        self._outbox = LocalOutbox(directory)
         self._sender = sender
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        yield self
 
     def send(self, mail: Mail) -> None:
         """Raises MailRefused, MailUnavailable."""
         content = composed(mail, self._sender).as_bytes()
         try:
-            self._directory.mkdir(parents=True, exist_ok=True)
-            # Whoever watches the folder sees whole mails only: the file gets its name when it is complete.
-            handle, draft = tempfile.mkstemp(dir=self._directory, suffix=".draft")
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            Path(draft).replace(self._directory / f"{mail.id}.eml")
+            self._outbox.keep(f"{mail.id}.eml", content)
+            for file in mail.attachments:
+                self._outbox.keep(f"{mail.id}-{file.name}", file.content)
+            files = [f"{mail.id}.eml", *(f"{mail.id}-{file.name}" for file in mail.attachments)]
+            self._outbox.show(to=mail.to, subject=mail.subject, text=mail.text, html=mail.html, files=files)
         except OSError as error:
             raise MailUnavailable(f"the folder cannot be written: {type(error).__name__}") from error
 
 
 class NoMailer:
     """Production without SMTP_URL: says so at every mail, loudly enough to become a dead letter."""
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        yield self
 
     def send(self, mail: Mail) -> None:
         """Raises MailNotConfigured."""

@@ -64,7 +64,7 @@ class Condition:
     params: tuple[Any, ...] = ()
 
 
-NOTHING = Condition("false")
+NOTHING, EVERYTHING = Condition("false"), Condition("true")
 _USUAL_LIMITS = {0, 50, 100, 200}
 
 

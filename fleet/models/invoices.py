@@ -1,16 +1,22 @@
 """Invoices and their lines: what a customer owes, as it was told to them."""
 
+from uuid import UUID
+
 import peewee
 from playhouse.postgres_ext import DateTimeTZField
 
 from fleet.auth import Actor
-from fleet.models.base import NOTHING, Condition, Listing, Versioned
+from fleet.errors import NotFound
+from fleet.models.base import EVERYTHING, NOTHING, Condition, Listing, Versioned
 
 STATUSES = ("draft", "open", "paid", "void", "written_off")
 
 
 class Invoice(Versioned):
-    """A demand for money. Once issued, only its status and what was settled or credited on it may change."""
+    """A demand for money. Once issued, only its status and what was settled or credited on it may change.
+
+    `pending_amount` is what card payments under way have asked for: nobody else may pay it meanwhile.
+    """
 
     number = peewee.TextField(null=True)
     status = peewee.TextField()
@@ -22,8 +28,14 @@ class Invoice(Versioned):
     total_amount = peewee.BigIntegerField()
     settled_amount = peewee.BigIntegerField(default=0)
     credited_amount = peewee.BigIntegerField(default=0)
+    pending_amount = peewee.BigIntegerField(default=0)
     issued_at = DateTimeTZField(null=True)
     due_at = DateTimeTZField(null=True)
+
+    @property
+    def balance(self) -> int:
+        """What is still to be paid and asked for by nobody."""
+        return self.total_amount - self.settled_amount - self.credited_amount - self.pending_amount
 
 
 INVOICES = Listing(
@@ -32,8 +44,8 @@ INVOICES = Listing(
             name: f"invoice.{name}"
             for name in (
                 "id", "number", "status", "customer_id", "rental_id", "currency", "net_amount", "tax_amount",
-                "total_amount", "settled_amount", "credited_amount", "issued_at", "due_at", "version", "created_at",
-                "updated_at",
+                "total_amount", "settled_amount", "credited_amount", "pending_amount", "issued_at", "due_at", "version",
+                "created_at", "updated_at",
             )
         },
         "balance_amount": "invoice.total_amount - invoice.settled_amount - invoice.credited_amount",
@@ -59,10 +71,26 @@ INVOICES_WITH_LINES = Listing(
 def invoices_seen_by(actor: Actor) -> Condition:
     """Staff see every invoice, customers their own, everybody else none."""
     if actor.can("invoices.read_all"):
-        return Condition("true")
+        return EVERYTHING
     if actor.customer_id is None:
         return NOTHING
     return Condition("invoice.customer_id = %s", (actor.customer_id,))
+
+
+# The condition speaks of the table by its own name, which Peewee would otherwise replace.
+_INVOICE = Invoice.alias("invoice")
+
+
+def invoice_for_update(invoice_id: UUID, seen: Condition = EVERYTHING) -> Invoice:
+    """The invoice, locked until the transaction ends: a second payment waits here and then finds what the first one left.
+
+    Raises NotFound.
+    """
+    visible = peewee.SQL("invoice.id = %s", (invoice_id,)) & peewee.SQL(f"({seen.sql})", seen.params)
+    invoice: Invoice | None = _INVOICE.select().where(visible).for_update().first()
+    if invoice is None:
+        raise NotFound()
+    return invoice
 
 
 # One round trip, so that the counter's row is held for as short a time as can be: it is the last lock that is taken, and
@@ -87,6 +115,11 @@ WITH counter AS (
     FROM issued, unnest(%(position)s::int[], %(type)s::text[], %(rule)s::text[], %(description)s::text[],
         %(quantity)s::int[], %(unit_amount)s::bigint[], %(line_net)s::bigint[], %(tax_code)s::text[],
         %(tax_bps)s::int[], %(line_tax)s::bigint[]) AS line
+), event AS (
+    INSERT INTO event (id, type, occurred_at, aggregate_type, aggregate_id, data)
+    SELECT %(event_id)s, 'invoice.issued', %(issued_at)s, 'invoice', issued.id,
+        %(data)s::jsonb || jsonb_build_object('number', issued.number)
+    FROM issued
 )
 SELECT number FROM issued
 """

@@ -34,6 +34,12 @@ class Outbox(Model):
     dead_at = DateTimeTZField(null=True)
     last_error = peewee.TextField(null=True)
     last_error_at = DateTimeTZField(null=True)
+    first_error_at = DateTimeTZField(null=True)
+    replays = peewee.IntegerField(default=0)
+    replayed_at = DateTimeTZField(null=True)
+    discarded_at = DateTimeTZField(null=True)
+    discarded_by = peewee.TextField(null=True)
+    discard_reason = peewee.TextField(null=True)
 
 
 class Inbox(Model):
@@ -60,13 +66,13 @@ PROMISE = Statement(
 CLAIM_DUE = """
 WITH due AS MATERIALIZED (
     SELECT picked.id
-    FROM unnest(%(queues)s::text[]) AS open (queue)
+    FROM unnest(%(queues)s::text[], %(limits)s::integer[]) AS open (queue, room)
     CROSS JOIN LATERAL (
         SELECT id FROM outbox
         WHERE queue = open.queue AND confirmed_at IS NULL AND dead_at IS NULL
             AND next_attempt_at <= now() AND deliveries < %(most_deliveries)s
         ORDER BY next_attempt_at
-        LIMIT %(limit)s
+        LIMIT open.room
         FOR UPDATE SKIP LOCKED
     ) picked
 )
@@ -106,12 +112,36 @@ RELEASE = _LOCKED.format(
 )
 FAIL = _LOCKED.format(
     also="",
-    change="""last_error = %(error)s, last_error_at = now(),
+    change="""last_error = %(error)s, last_error_at = now(), first_error_at = coalesce(first_error_at, now()),
     next_attempt_at = now() + interval '1 second' * %(delay_s)s,
     dead_at = CASE WHEN deliveries >= %(most_deliveries)s THEN now() END""",
     answer="dead_at IS NOT NULL",
 )
-BURY = _LOCKED.format(also="", change="dead_at = now(), last_error = %(error)s, last_error_at = now()", answer="id")
+# Claims are what counts the looks here: nothing else ever happens to such a promise.
+PUT_ASIDE = _LOCKED.format(
+    also="",
+    change="""last_error = %(error)s, last_error_at = now(), first_error_at = coalesce(first_error_at, now()),
+    next_attempt_at = now() + interval '1 second' * %(pause_s)s * (0.9 + 0.2 * random()),
+    dead_at = CASE WHEN publishes >= %(most_looks)s THEN now() END""",
+    answer="topic, dead_at IS NOT NULL",
+)
+BURY = _LOCKED.format(
+    also="",
+    change="""dead_at = now(), last_error = %(error)s, last_error_at = now(),
+    first_error_at = coalesce(first_error_at, now())""",
+    answer="id",
+)
+
+# The queue is named outright, for the partial index outbox_accounting_open: it is small, and no other queue pays for it. The
+# look for an elder is a subquery with a LIMIT, which the planner cannot turn into a join with the whole backlog.
+OUT_OF_TURN = """
+SELECT mine.id::text FROM outbox mine
+WHERE mine.id = ANY (%(ids)s::uuid[]) AND mine.queue = 'accounting' AND (
+    SELECT 1 FROM outbox older
+    WHERE older.queue = 'accounting' AND coalesce(older.confirmed_at, older.dead_at) IS NULL
+        AND older.aggregate_id = mine.aggregate_id AND older.id < mine.id AND older.id <> ALL (%(ids)s::uuid[])
+    ORDER BY older.id LIMIT 1) IS NOT NULL
+"""
 
 RECEIVE = """
 INSERT INTO inbox (consumer, message_id)
@@ -120,12 +150,13 @@ ON CONFLICT ON CONSTRAINT inbox_pkey DO NOTHING
 RETURNING message_id::text
 """
 
-# What is done is done: a confirmation also ends the death of a message whose worker was taken for lost.
+# What is done is done: a confirmation also ends the death of a message whose worker was taken for lost, discarded or not.
 CONFIRM = """
 WITH mine AS MATERIALIZED (
     SELECT id FROM outbox WHERE id = ANY (%(ids)s::uuid[]) AND confirmed_at IS NULL ORDER BY id FOR UPDATE
 )
-UPDATE outbox SET confirmed_at = now(), dead_at = NULL
+UPDATE outbox
+SET confirmed_at = now(), dead_at = NULL, discarded_at = NULL, discarded_by = NULL, discard_reason = NULL
 WHERE id = ANY (ARRAY(SELECT id FROM mine))
 """
 
@@ -137,19 +168,29 @@ WITH exhausted AS MATERIALIZED (
     FOR UPDATE SKIP LOCKED
 )
 UPDATE outbox
-SET dead_at = now(), last_error = coalesce(last_error, %(error)s), last_error_at = coalesce(last_error_at, now())
+SET dead_at = now(), last_error = coalesce(last_error, %(error)s), last_error_at = coalesce(last_error_at, now()),
+    first_error_at = coalesce(first_error_at, now())
 WHERE id = ANY (ARRAY(SELECT id FROM exhausted))
 RETURNING id, topic
 """
 
 FORGET_CONFIRMED = """
 DELETE FROM outbox WHERE id = ANY (ARRAY(
-    SELECT id FROM outbox WHERE id < %(before)s AND confirmed_at IS NOT NULL
-    ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+    SELECT id FROM outbox WHERE confirmed_at < %(before)s ORDER BY confirmed_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ))
 """
+# By the id, which carries its time, so that the old ones are found at once; and by the time of the deed, because a dead letter
+# may be replayed at any age: forgotten right after it, a second worker with the same message would do it again.
 FORGET_RECEIVED = """
 DELETE FROM inbox WHERE message_id = ANY (ARRAY(
-    SELECT message_id FROM inbox WHERE message_id < %(before)s ORDER BY message_id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+    SELECT message_id FROM inbox WHERE message_id < %(first_id)s AND processed_at < %(before)s
+    ORDER BY message_id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+))
+"""
+# The lock is what a replay waits for, or keeps: without it the sweep would delete what has just been replayed.
+FORGET_DISCARDED = """
+DELETE FROM outbox WHERE id = ANY (ARRAY(
+    SELECT id FROM outbox WHERE dead_at IS NOT NULL AND discarded_at < %(before)s
+    ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ))
 """

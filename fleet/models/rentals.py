@@ -220,7 +220,7 @@ WRITE_RESERVATION = Statement(
         "uuid", "text", "text", "uuid", "uuid", "timestamptz", "uuid", "uuid", "bigint", "text", "bigint", "bigint",
         "jsonb", "text", "timestamptz",
         "uuid", "text", "text", "jsonb", "text", "text",
-        "text", "text", "text", "text", "bytea", "smallint", "jsonb", "bytea",
+        "text", "text", "text", "text", "bytea", "smallint", "jsonb", "bytea", "uuid",
     ),
     """WITH block AS (
         INSERT INTO vehicle_block (id, vehicle_id, kind, rental_id, start_at, end_at, occupied, created_by, created_at)
@@ -238,6 +238,10 @@ WRITE_RESERVATION = Statement(
     ), record AS (
         INSERT INTO idempotency_record (actor, method, path, key, fingerprint, status, headers, body)
         SELECT $30, $31, $32, $33, $34, $35, $36, $37 FROM booked WHERE $33 IS NOT NULL
+    ), event AS (
+        INSERT INTO event (id, type, occurred_at, aggregate_type, aggregate_id, data)
+        SELECT $38, 'rental.' || $11, $23, 'rental', id,
+            convert_from($37, 'UTF8')::jsonb - '{customer,notes,cancel_reason}'::text[] FROM booked
     )
     SELECT CASE WHEN EXISTS (SELECT 1 FROM booked) THEN $9 ELSE refuse_overlap() END""",
 )

@@ -1,17 +1,18 @@
 """The letters to customers, in plain text and in HTML, from one description of each so that the two never differ.
 
-Times are shown in the time zone of the branch where the vehicle is picked up, and say so.
+What is said stands in fleet/templates/letters, one file a language. Times are shown in the time zone of the branch where the
+vehicle is picked up, and say so.
 """
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from html import escape
-from zoneinfo import ZoneInfo
+from string import Template
 
-# ISO 4217: how many digits follow the point, where it is not two.
-_DIGITS = dict.fromkeys(
-    ("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "VND", "VUV", "XAF", "XOF", "XPF"), 0
-) | dict.fromkeys(("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"), 3)
+from fleet.rules.languages import FOLDER, Language
+
+Row = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +33,20 @@ class RentalTold:
 
 
 @dataclass(frozen=True, slots=True)
+class LineTold:
+    """A line of an invoice, as it was issued; amounts in minor units, the rate in basis points."""
+
+    description: str
+    quantity: int
+    unit_amount: int
+    net_amount: int
+    tax_bps: int
+    tax_amount: int
+
+
+@dataclass(frozen=True, slots=True)
 class InvoiceTold:
-    """What the letter with an invoice says. Each line: its description, which says how many, and its net amount."""
+    """What the letter with an invoice says."""
 
     first_name: str
     timezone: str
@@ -44,133 +57,115 @@ class InvoiceTold:
     net_amount: int
     tax_amount: int
     currency: str
-    lines: tuple[tuple[str, int], ...]
+    lines: tuple[LineTold, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A letter: what it is about, sentences before and after a table of label and value."""
+    """A letter: what it is about, sentences before and after a table of label and value, and the same for a telephone."""
 
+    language: Language
     subject: str
     greeting: str
     opening: str
-    table: tuple[tuple[str, str], ...]
+    table: tuple[Row, ...]
     closing: str
+    sms: str
 
-    def text(self) -> str:
-        """The letter for those who read plain text."""
+    def text(self, unsubscribe: str | None = None) -> str:
+        """The letter for those who read plain text; `unsubscribe` is the address that ends letters of its kind."""
         width = max(len(label) for label, _ in self.table) + 2
         table = "\n".join(f"{label + ':':<{width}}{value}" for label, value in self.table)
-        return f"{self.greeting}\n\n{self.opening}\n\n{table}\n\n{self.closing}\n"
+        footer = f"\n{self._way_out} {unsubscribe}\n" if unsubscribe else ""
+        spoken = {"greeting": self.greeting, "opening": self.opening, "closing": self.closing}
+        return _layout("letter.txt").substitute(spoken, table=table, footer=footer)
 
-    def html(self) -> str:
+    def html(self, unsubscribe: str | None = None) -> str:
         """The same letter as HTML. Everything that people typed is escaped."""
-        rows = "".join(
-            f'<tr><th align="left">{escape(label)}</th><td>{escape(value)}</td></tr>\n' for label, value in self.table
+        table = "\n".join(
+            f'<tr><th align="left">{escape(label)}</th><td>{escape(value)}</td></tr>' for label, value in self.table
         )
-        return (
-            f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(self.subject)}</title></head>\n'
-            f"<body>\n<p>{escape(self.greeting)}</p>\n<p>{escape(self.opening)}</p>\n"
-            f'<table cellpadding="4">\n{rows}</table>\n<p>{escape(self.closing)}</p>\n</body></html>\n'
-        )
+        link = f'<a href="{escape(unsubscribe)}">{escape(unsubscribe)}</a>' if unsubscribe else ""
+        footer = f"<p><small>{escape(self._way_out)} {link}</small></p>" if unsubscribe else ""
+        names = ("subject", "greeting", "opening", "closing")
+        spoken = {name: escape(getattr(self, name)) for name in names}
+        return _layout("letter.html").substitute(spoken, language=self.language.tag, table=table, footer=footer)
+
+    @property
+    def _way_out(self) -> str:
+        return self.language.phrase("letter", "unsubscribe")
 
 
-def rental_held(told: RentalTold) -> Letter:
-    """A vehicle is held for the customer until a time."""
-    until = [] if told.hold_expires_at is None else [("Held until", instant(told.hold_expires_at, told.timezone))]
-    return Letter(
-        f"We hold a vehicle for you: {told.number}",
-        _greeting(told.first_name),
-        "We hold this vehicle for you. Please confirm in time; after that it goes to whoever asks next.",
-        (*until, *_booking(told)),
-        "There is nothing to pay for a hold that you let go.",
-    )
+def of_rental(kind: str, told: RentalTold, language: Language) -> Letter:
+    """A letter of this kind about a rental."""
+    return _letter(kind, language, told.first_name, told.number, _rows_of_rental(kind, told, language))
 
 
-def rental_reserved(told: RentalTold) -> Letter:
-    """The customer has a reservation."""
-    return Letter(
-        f"Your reservation {told.number}",
-        _greeting(told.first_name),
-        "Your reservation is confirmed.",
-        _booking(told),
-        "Please bring your driving licence. We look forward to seeing you.",
-    )
-
-
-def rental_changed(told: RentalTold) -> Letter:
-    """The booking has other times, another vehicle or another price than before."""
-    return Letter(
-        f"Your booking {told.number} has changed",
-        _greeting(told.first_name),
-        "Your booking has changed. This is how it stands now.",
-        _booking(told),
-        "If this is not what you asked for, please call the branch.",
-    )
-
-
-def rental_cancelled(told: RentalTold) -> Letter:
-    """The reservation or hold is cancelled. A fee, if one is due, comes as an invoice of its own."""
-    return Letter(
-        f"Cancelled: {told.number}",
-        _greeting(told.first_name),
-        "This booking is cancelled.",
-        _booking(told),
-        "If the terms of your booking ask for a fee, its invoice comes in a letter of its own.",
-    )
-
-
-def invoice_issued(told: InvoiceTold) -> Letter:
+def of_invoice(told: InvoiceTold, language: Language) -> Letter:
     """The receipt: each line of the invoice, the tax and what is owed."""
-    about = f" for rental {told.rental_number}" if told.rental_number else ""
-    lines = [(text, money(net, told.currency)) for text, net in told.lines]
-    return Letter(
-        f"Invoice {told.number}{about}",
-        _greeting(told.first_name),
-        f"Thank you. This is your invoice {told.number}{about}.",
-        (
-            ("Date", day(told.issued_at, told.timezone)),
-            *lines,
-            ("Sum without tax", money(told.net_amount, told.currency)),
-            ("Tax", money(told.tax_amount, told.currency)),
-            ("Total", money(told.net_amount + told.tax_amount, told.currency)),
-            ("Due by", day(told.due_at, told.timezone)),
-        ),
-        "Please give the number of the invoice with your payment.",
-    )
+    rows = {
+        "date": language.day(told.issued_at, told.timezone),
+        "rental": told.rental_number,
+        "net": language.money(told.net_amount, told.currency),
+        "tax": language.money(told.tax_amount, told.currency),
+        "total": language.money(told.net_amount + told.tax_amount, told.currency),
+        "due": language.day(told.due_at, told.timezone),
+    }
+    lines = tuple((line.description, language.money(line.net_amount, told.currency)) for line in told.lines)
+    return _letter("invoice_issued", language, told.first_name, told.number, rows, lines=lines)
 
 
-def money(minor_units: int, currency: str) -> str:
-    """An amount with its currency: 123456 of EUR is `EUR 1,234.56`, of JPY `JPY 123,456`."""
-    digits = _DIGITS.get(currency, 2)
-    whole, part = divmod(abs(minor_units), 10**digits)
-    sign = "-" if minor_units < 0 else ""
-    return f"{currency} {sign}{whole:,}" + (f".{part:0{digits}}" if digits else "")
+_BOOKING = ("booking", "vehicle", "from", "pickup", "until", "dropoff")
+# Which rows of the table a kind shows, and in which order.
+ROWS = {
+    "rental_held": ("held_until", *_BOOKING, "price"),
+    "rental_reserved": (*_BOOKING, "price"),
+    "rental_changed": (*_BOOKING, "price"),
+    "rental_cancelled": _BOOKING,
+    "rental_expired": _BOOKING,
+    "rental_reminder": (*_BOOKING, "price"),
+    "rental_overdue": ("booking", "vehicle", "due_back", "dropoff"),
+    "rental_no_show": _BOOKING,
+    "invoice_issued": ("date", "rental", "net", "tax", "total", "due"),
+}
+_LINES_COME_BEFORE = "net"
 
 
-def instant(at: datetime, timezone: str) -> str:
-    """A time as the clock on that branch's wall shows it: `Tue 01 Dec 2026, 10:00 (Europe/Lisbon)`."""
-    return f"{at.astimezone(ZoneInfo(timezone)):%a %d %b %Y, %H:%M} ({timezone})"
+def _rows_of_rental(kind: str, told: RentalTold, language: Language) -> dict[str, str | None]:
+    until = language.instant(told.end_at, told.timezone)
+    held = told.hold_expires_at
+    return {
+        "held_until": None if held is None else language.instant(held, told.timezone),
+        "booking": told.number,
+        "vehicle": told.vehicle,
+        "from": language.instant(told.start_at, told.timezone),
+        "pickup": told.pickup,
+        "until": until,
+        "dropoff": told.dropoff,
+        "due_back": until,
+        "price": language.money(told.total_amount, told.currency),
+    }
 
 
-def day(at: datetime, timezone: str) -> str:
-    """The date on that branch's calendar: `Tue 01 Dec 2026`."""
-    return f"{at.astimezone(ZoneInfo(timezone)):%a %d %b %Y}"
+def _letter(
+    kind: str,
+    language: Language,
+    first_name: str,
+    number: str,
+    rows: dict[str, str | None],
+    *,
+    lines: tuple[Row, ...] = (),
+) -> Letter:
+    filled = {name: value or "" for name, value in rows.items()}
+    said = {part: language.phrase(kind, part, number=number, **filled) for part in ("subject", "opening", "closing", "sms")}
+    table: list[Row] = []
+    for name in ROWS[kind]:
+        table += lines if name == _LINES_COME_BEFORE else ()
+        table += [(language.label(name), filled[name])] if filled[name] else []
+    greeting = language.phrase("letter", "greeting", first_name=first_name)
+    return Letter(language, greeting=greeting, table=tuple(table), **said)
 
 
-def _greeting(first_name: str) -> str:
-    return f"Dear {first_name},"
-
-
-def _booking(told: RentalTold) -> tuple[tuple[str, str], ...]:
-    pickup = [("Pick-up at", told.pickup)] if told.pickup else []
-    dropoff = [("Return to", told.dropoff)] if told.dropoff else []
-    return (
-        ("Booking", told.number),
-        ("Vehicle", told.vehicle),
-        ("From", instant(told.start_at, told.timezone)),
-        *pickup,
-        ("Until", instant(told.end_at, told.timezone)),
-        *dropoff,
-        ("Price without tax", money(told.total_amount, told.currency)),
-    )
+@cache
+def _layout(name: str) -> Template:
+    return Template((FOLDER / name).read_text(encoding="utf-8"))

@@ -90,6 +90,47 @@ invoice = Lifecycle(
     initial=("draft", "open"),
 )
 
+webhook_delivery = Lifecycle(
+    "webhook_delivery",
+    {
+        "queued": frozenset({"delivered", "retrying", "dead"}),
+        "retrying": frozenset({"delivered", "dead"}),
+        "delivered": frozenset(),
+        "dead": frozenset({"queued"}),
+    },
+    initial=("queued",),
+)
+
+payment = Lifecycle(
+    "payment",
+    {
+        "pending": frozenset({"captured", "failed"}),
+        "captured": frozenset({"disputed"}),
+        "failed": frozenset(),
+        "disputed": frozenset({"captured", "lost"}),
+        "lost": frozenset(),
+    },
+    initial=("pending", "captured"),
+)
+
+refund = Lifecycle(
+    "refund",
+    {
+        "requested": frozenset({"approved"}),
+        "approved": frozenset({"sent"}),
+        "sent": frozenset({"settled", "failed"}),
+        "settled": frozenset(),
+        "failed": frozenset(),
+    },
+    initial=("requested",),
+)
+
+dispute = Lifecycle(
+    "dispute",
+    {"open": frozenset({"won", "lost"}), "won": frozenset(), "lost": frozenset()},
+    initial=("open",),
+)
+
 OCCUPYING = frozenset({"held", "reserved", "active"})
 """The rental states that keep a vehicle's time in the calendar."""
 

@@ -1,6 +1,7 @@
-"""The chart of accounts, and the ledger lines that an issued invoice makes. Explained in docs/money.md.
+"""The chart of accounts, and the ledger lines that each fact makes. Explained in docs/money.md.
 
-Revenue has one trigger, the issued invoice: a reservation, a handover or a return posts nothing by itself.
+Revenue has one trigger, the issued invoice: a reservation, a handover or a return posts nothing by itself. Payments,
+refunds and disputes move money between accounts of the balance sheet; only a chargeback's fee and its loss are expenses.
 """
 
 from collections import Counter
@@ -138,7 +139,12 @@ CHART: tuple[AccountSpec, ...] = (
 )
 
 RECEIVABLE = "1100"
+CARD_CLEARING = "1040"
+CUSTOMER_CREDITS = "2120"
 OUTPUT_TAX = "2200"
+REFUNDS_PAYABLE = "2300"
+PROCESSING_FEES = "5500"
+BAD_DEBT = "5600"
 
 ACCOUNT_BY_TYPE: dict[str, str] = {
     "rental": "4000",
@@ -153,6 +159,10 @@ ACCOUNT_BY_TYPE: dict[str, str] = {
     "no_show": "4400",
 }
 """Where the net amount of each type of invoice line is credited."""
+
+
+ACCOUNT_BY_METHOD: dict[str, str] = {"cash": "1000", "bank_transfer": "1010", "wallet": "1020", "card": CARD_CLEARING}
+"""Where the money of a payment lies, by its method."""
 
 
 def invoice_issued(taxed_lines: Iterable[TaxedLine]) -> list[PostingLine]:
@@ -173,6 +183,48 @@ def invoice_issued(taxed_lines: Iterable[TaxedLine]) -> list[PostingLine]:
     entry += [PostingLine(account, "credit", credits[account]) for account in sorted(credits) if credits[account]]
     check_balanced(entry)
     return entry
+
+
+def payment_captured(method: str, paid: int) -> list[PostingLine]:
+    """Money came in and settles what the customer owed."""
+    return _moved(ACCOUNT_BY_METHOD[method], RECEIVABLE, paid)
+
+
+def refund_requested(refunded: int) -> list[PostingLine]:
+    """The customer's credit becomes a debt that we are about to pay."""
+    return _moved(CUSTOMER_CREDITS, REFUNDS_PAYABLE, refunded)
+
+
+def refund_settled(method: str, refunded: int) -> list[PostingLine]:
+    """The money went back the way it came."""
+    return _moved(REFUNDS_PAYABLE, ACCOUNT_BY_METHOD[method], refunded)
+
+
+def refund_failed(refunded: int) -> list[PostingLine]:
+    """The gateway refused: it is the customer's credit again."""
+    return reversed_lines(refund_requested(refunded))
+
+
+def dispute_opened(disputed: int, fee: int) -> list[PostingLine]:
+    """The cardholder's bank took the money back, and a fee with it: the customer owes it again."""
+    lines = [PostingLine(RECEIVABLE, "debit", disputed)]
+    if fee:
+        lines.append(PostingLine(PROCESSING_FEES, "debit", fee))
+    return [*lines, PostingLine(CARD_CLEARING, "credit", amount(disputed + fee))]
+
+
+def dispute_won(disputed: int) -> list[PostingLine]:
+    """The money came back. The fee is kept by those who took it."""
+    return _moved(CARD_CLEARING, RECEIVABLE, disputed)
+
+
+def dispute_lost(disputed: int) -> list[PostingLine]:
+    """The money is gone, and so is the hope that the customer pays it once more."""
+    return _moved(BAD_DEBT, RECEIVABLE, disputed)
+
+
+def _moved(debit: str, credit: str, moved: int) -> list[PostingLine]:
+    return [PostingLine(debit, "debit", moved), PostingLine(credit, "credit", moved)]
 
 
 def reversed_lines(lines: Iterable[PostingLine]) -> list[PostingLine]:

@@ -14,7 +14,7 @@ from fleet import clock
 from fleet.auth import Actor, Claims, permissions_of, secret_hash
 from fleet.db import AssumptionFailed, db
 from fleet.errors import Unauthenticated
-from fleet.models.access import ACTOR_OF_API_KEY, ACTOR_OF_SESSION, ACTOR_STANDS, ApiKey
+from fleet.models.access import ACTOR_OF_API_KEY, ACTOR_OF_SESSION, ACTOR_STANDS, ApiKey, User
 
 _LAST_USE_PRECISION = timedelta(minutes=1)
 _MOST_REMEMBERED = 10_000
@@ -74,6 +74,14 @@ def of_api_key(secret: str) -> Actor:
         customer_id=customer_id,
         api_key_id=key_id,
     )
+
+
+def of_email(email: str) -> Actor | None:
+    """The active user of this address, for the command line, where whoever runs it owns the machine anyway."""
+    user = User.get_or_none((User.email == email) & User.deactivated_at.is_null())
+    if user is None:
+        return None
+    return Actor(user_id=user.id, roles=tuple(user.roles), permissions=_permissions_of(tuple(user.roles)))
 
 
 @lru_cache(maxsize=256)

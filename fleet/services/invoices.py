@@ -11,9 +11,10 @@ from fleet.db import atomic, db
 from fleet.errors import NotFound
 from fleet.models.base import Condition
 from fleet.models.invoices import INVOICES, INVOICES_WITH_LINES, ISSUE, Invoice, invoices_seen_by
+from fleet.rules import events as told
 from fleet.rules import money
 from fleet.rules.pricing import Line, TaxedLine, Terms, taxed
-from fleet.services import outbox
+from fleet.services import events, outbox
 
 
 class Billed(Protocol):
@@ -89,9 +90,28 @@ def _insert(invoice_id: UUID, rental: Billed, currency: str, billed: list[TaxedL
         "issued_at": issued_at,
         "due_at": issued_at + timedelta(days=config.current().payment_terms_days),
     }
-    row = db.one(ISSUE, {**values, **_columns(billed)})
+    made = {"status": "open", "created_at": issued_at, "updated_at": issued_at}
+    data = told.of_invoice({**values, **made, "version": 1}, [_shown(item) for item in billed])
+    event = {"event_id": clock.new_id(), "data": events.as_json(data)}
+    row = db.one(ISSUE, {**values, **_columns(billed), **event})
     assert row is not None  # noqa: S101 - an insert answers with its row or raises
-    return Invoice(**values, number=row[0], status="open", created_at=issued_at, updated_at=issued_at)
+    return Invoice(**values, **made, number=row[0])
+
+
+def _shown(item: TaxedLine) -> dict[str, Any]:
+    """A line as `shown` reads it."""
+    return {
+        "type": item.line.type,
+        "rule": item.line.rule,
+        "description": item.line.description,
+        "quantity": item.line.quantity,
+        "unit_amount": item.line.unit_amount,
+        "net_amount": item.line.net_amount,
+        "tax_code": item.tax_code,
+        "tax_bps": item.tax_bps,
+        "tax_amount": item.tax_amount,
+        "gross_amount": item.gross_amount,
+    }
 
 
 def _columns(billed: list[TaxedLine]) -> dict[str, list[Any]]:

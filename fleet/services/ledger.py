@@ -25,6 +25,7 @@ from fleet.models.ledger import (
 )
 from fleet.rules.postings import NORMAL_SIDE, OPPOSITE, Kind, PostingLine, Unbalanced, check_balanced, invoice_issued
 from fleet.rules.pricing import Line, TaxedLine
+from fleet.services import events
 
 MAX_MEMO_LENGTH = 200
 
@@ -103,6 +104,7 @@ def post(actor: Actor, *, booked_on: date, memo: str, lines: list[EntryLine]) ->
     _check(lines)
     entry_id = clock.new_id()
     write_entries([Entry(entry_id, booked_on, memo, "manual", entry_id, "posted", tuple(lines), None, actor.user_id)])
+    events.of_entries([entry_id])
     return entry(actor, entry_id)
 
 
@@ -130,18 +132,23 @@ def reverse(actor: Actor, entry_id: UUID, *, booked_on: date | None, memo: str |
     )
     if not write_entries([reversal]):
         raise Conflict("Another request has just taken it back", code="duplicate")
+    events.of_entries([reversal.id])
     return entry(actor, reversal.id)
 
 
 @atomic
-def post_invoices(invoice_ids: list[UUID]) -> int:
+def post_invoices(invoice_ids: list[UUID], *, told: bool = True) -> int:
     """Post the entries of issued invoices in the caller's transaction; returns how many of them were new.
 
     May run twice for an invoice, also at once: its entry is written once. A draft, and an invoice over nothing, has none.
+    `told` False writes no events: for a past that is made up (fleet.demo), of which nobody was told the rest either.
     """
     rows = db.rows(TO_POST, (list(invoice_ids),))
     entries = [_entry_of_invoice(list(its_rows)) for _, its_rows in groupby(rows, key=itemgetter(0))]
-    return len(write_entries([made for made in entries if made.lines]))
+    written = write_entries([made for made in entries if made.lines])
+    if written and told:
+        events.of_entries(written)
+    return len(written)
 
 
 def _entry_of_invoice(rows: list[Row]) -> Entry:

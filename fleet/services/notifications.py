@@ -1,27 +1,39 @@
-"""Telling customers what happened to their rentals, by e-mail.
+"""Telling customers what happened to their rentals, by e-mail and by text message.
 
-Every kind is sent at least once: a worker that dies between the mail server's yes and our note of it leaves a letter that is
+An e-mail goes out at least once: a worker that dies between the mail server's yes and our note of it leaves a letter that is
 sent again. A customer is better off with a confirmation twice than without; both carry one Message-ID, the id of the promise,
-so that mail programs and people can tell that they are the same.
+so that mail programs and people can tell that they are the same. A text message goes out at most once, unless the provider
+honours idempotency keys (docs/decisions/0009-delivery-guarantees.md).
 
-The mail server is asked between transactions: a `sending` row before, a `sent` or `failed` row after. Nothing waits inside.
+The first attempt of a letter decides, in one transaction, whether it goes by e-mail and whether a text message is promised
+beside it. The server is asked between transactions: a `sending` row before, its outcome after. Nothing waits inside.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
+import phonenumbers
+
+from fleet import clock, config, metrics
+from fleet.auth import Actor
 from fleet.db import db, transaction
-from fleet.gateways.mail import Mail, Mailer
+from fleet.gateways.mail import Attachment, Mail, Session
+from fleet.gateways.sms import Sms, SmsGateway, SmsUncertain
 from fleet.models import notifications as models
-from fleet.models.notifications import Notification
+from fleet.models.base import Condition
+from fleet.models.notifications import NOTIFICATIONS, Notification
 from fleet.rules import letters
-from fleet.rules.letters import InvoiceTold, Letter, RentalTold
-from fleet.services import outbox
+from fleet.rules.languages import Language, offered
+from fleet.rules.letters import Letter, RentalTold
+from fleet.rules.notices import KINDS, is_wanted
+from fleet.services import invoice_documents, outbox, preferences
 from fleet.services.outbox import Message
 
 # Longer than a worker may take for one task, so that a claim as old as this has lost its worker.
 CLAIM_S = 90
+SMS_TOPIC = "notifications.sms"
 
 
 class NothingToTell(Exception):
@@ -29,83 +41,201 @@ class NothingToTell(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Addressed:
-    """A letter with the customer whom it goes to; `erased` customers get none."""
+class Notice:
+    """What is to be told, to whom, and in which ways they want to be told."""
 
+    kind: str
     customer_id: UUID
     email: str
+    phone: str
     erased: bool
+    chosen: dict[str, Sequence[str] | None]
+    outdated: bool
     letter: Letter
+    attachments: tuple[Attachment, ...] = ()
+
+    def reason_against(self, channel: str) -> str | None:
+        """Why it is not sent this way; None when it is."""
+        if self.erased:
+            return "erased"
+        if self.outdated:
+            return "outdated"
+        if not is_wanted(self.kind, channel, self.chosen[channel]):
+            return "not_wanted"
+        return "no_number" if channel == "sms" and self.number is None else None
+
+    @property
+    def number(self) -> str | None:
+        """The telephone number as E.164 writes it; None for one that cannot be called from everywhere."""
+        try:
+            parsed = phonenumbers.parse(self.phone, None)
+        except phonenumbers.NumberParseException:
+            return None
+        return phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)
 
 
-def send(message: Message, mailer: Mailer) -> bool:
+def listed(
+    actor: Actor, *, after: UUID | None, limit: int, **filters: UUID | str | None
+) -> list[dict[str, Any]]:
+    """A page of what was told to customers, newest first, without what it said. For staff: the route asks who may."""
+    conditions = [Condition(f"notification.{name} = %s", (value,)) for name, value in filters.items() if value is not None]
+    return NOTIFICATIONS.page(conditions, after=after, limit=limit)
+
+
+def send(message: Message, session: Session) -> bool:
     """Send the letter that the message asks for and confirm it; False when another worker is sending it right now.
 
-    Raises NothingToTell, and what the mailer raises, after noting that the attempt failed.
+    Raises NothingToTell, and what the session raises, after noting that the attempt failed.
     """
-    kind = message.topic.partition(".")[2]
-    addressed = WRITERS[kind](message.aggregate_id)
-    if addressed.erased:
-        _finish(message)
+    notice = _notice(message, message.topic.partition(".")[2])
+    return _attempt(message, notice, "email", lambda: session.send(_mail(message, notice)))
+
+
+def send_sms(message: Message, gateway: SmsGateway) -> bool:
+    """Send the text message that a letter's first attempt promised, and confirm it; False as `send`.
+
+    One whose worker was lost, or that nobody answered to, may have gone out: it is not sent again unless the provider can
+    tell that it is the same. Raises NothingToTell, and what the gateway raises but SmsUncertain.
+    """
+    if not config.current().sms_key_honoured:
+        db.execute_sql(models.GIVE_UP_LOST, {"id": message.id, "claim_s": CLAIM_S})
+    notice = _notice(message, message.payload["kind"])
+    return _attempt(
+        message, notice, "sms", lambda: gateway.send(Sms(message.id, notice.number or "", notice.letter.sms))
+    )
+
+
+def _attempt(message: Message, notice: Notice, channel: str, hand_over: Callable[[], None]) -> bool:
+    against = notice.reason_against(channel)
+    if not _claim(message, notice, channel, against):
+        return _ended_already(message)
+    if against is not None:
+        _finish(message, notice.kind, channel, "skipped")
         return True
-    if not _claim(message, kind, addressed.customer_id):
-        return _sent_already(message)
-    letter = addressed.letter
     try:
-        mailer.send(Mail(message.id, addressed.email, letter.subject, letter.text(), letter.html()))
+        hand_over()
+    except SmsUncertain:
+        if config.current().sms_key_honoured:
+            _note(message, notice.kind, channel, "failed")
+            raise
+        _finish(message, notice.kind, channel, "unknown")
+        return True
     except Exception:
-        db.execute_sql(models.END_LETTER, {"id": message.id, "status": "failed"})
+        _note(message, notice.kind, channel, "failed")
         raise
-    _finish(message)
+    _finish(message, notice.kind, channel, "sent")
     return True
 
 
-def _claim(message: Message, kind: str, customer_id: UUID) -> bool:
+def _claim(message: Message, notice: Notice, channel: str, against: str | None) -> bool:
+    """Make the letter ours, or nobody's where something speaks against it; False when it is another's or has ended."""
     about = {"rental_id": None, "invoice_id": None, f"{message.aggregate_type}_id": message.aggregate_id}
-    values = {"id": message.id, "kind": kind, "customer_id": customer_id, "claim_s": CLAIM_S, **about}
-    return db.one(models.CLAIM_LETTER, values) is not None
+    values = {
+        "id": message.id,
+        "kind": notice.kind,
+        "channel": channel,
+        "customer_id": notice.customer_id,
+        "status": "skipped" if against else "sending",
+        "reason": against,
+        "claim_s": CLAIM_S,
+        **about,
+    }
+    if channel == "sms" or not _goes_by_sms(notice):
+        return db.one(models.CLAIM_LETTER, values) is not None
+    with transaction():
+        claimed = db.one(models.CLAIM_LETTER, values)
+        if claimed == (True,):
+            # In the transaction of the first claim: promised with it, and never again.
+            said = {**message.payload, "kind": notice.kind}
+            outbox.promise(SMS_TOPIC, message.aggregate_type, message.aggregate_id, said)
+    return claimed is not None
 
 
-def _sent_already(message: Message) -> bool:
-    found = Notification.get_or_none((Notification.id == message.id) & (Notification.status == "sent"))
+def _goes_by_sms(notice: Notice) -> bool:
+    settings = config.current()
+    return bool(settings.sms_url or not settings.production) and notice.reason_against("sms") is None
+
+
+def _ended_already(message: Message) -> bool:
+    found = Notification.get_or_none((Notification.id == message.id) & (Notification.status << ("sent", "unknown", "skipped")))
     if found is None:
         return False
-    _finish(message)
+    _confirm(message)
     return True
 
 
-def _finish(message: Message) -> None:
+def _finish(message: Message, kind: str, channel: str, status: str) -> None:
+    if status == "skipped":
+        _confirm(message)
+    else:
+        said = {"id": message.id, "status": status, "consumer": message.topic, "ids": f"{{{message.id}}}"}
+        db.execute_sql(models.FINISH_LETTER, said)
+    metrics.NOTIFICATIONS.labels(kind, channel, status).inc()
+
+
+def _note(message: Message, kind: str, channel: str, status: str) -> None:
+    db.execute_sql(models.END_LETTER, {"id": message.id, "status": status})
+    metrics.NOTIFICATIONS.labels(kind, channel, status).inc()
+
+
+def _confirm(message: Message) -> None:
     with transaction():
-        db.execute_sql(models.END_LETTER, {"id": message.id, "status": "sent"})
         outbox.receive(message.topic, [message.id])
         outbox.confirm([message.id])
 
 
-def _of_rental(write: Callable[[RentalTold], Letter]) -> Callable[[UUID], Addressed]:
-    def written(rental_id: UUID) -> Addressed:
-        row = db.one(models.RENTAL_TOLD, (rental_id,))
-        if row is None:
-            raise NothingToTell("no such rental")
-        customer_id, first_name, email, erased, *told = row
-        return Addressed(customer_id, email, erased, write(RentalTold(first_name, *told)))
+def _mail(message: Message, notice: Notice) -> Mail:
+    link = None
+    if not KINDS[notice.kind].required:
+        link = preferences.unsubscribe_url(notice.customer_id, notice.kind)
+    letter = notice.letter
+    return Mail(
+        message.id, notice.email, letter.subject, letter.text(link), letter.html(link),
+        unsubscribe_url=link, attachments=notice.attachments,
+    )  # fmt: skip
 
-    return written
+
+# --- what is told -----------------------------------------------------------------------------------------------------
 
 
-def _of_invoice(invoice_id: UUID) -> Addressed:
-    row = db.one(models.INVOICE_TOLD, (invoice_id,))
-    if row is None:
+def _notice(message: Message, kind: str) -> Notice:
+    of = _of_invoice if message.aggregate_type == "invoice" else _of_rental
+    return of(kind, message)
+
+
+def _of_rental(kind: str, message: Message) -> Notice:
+    rows = db.recurring(models.RENTAL_TOLD, (message.aggregate_id,))
+    if not rows:
+        raise NothingToTell("no such rental")
+    customer_id, first_name, email, phone, tag, erased, by_email, by_sms, status, *facts = rows[0]
+    told = RentalTold(first_name, *facts)
+    chosen = {"email": by_email, "sms": by_sms}
+    letter = letters.of_rental(kind, told, _language(tag))
+    return Notice(kind, customer_id, email, phone, erased, chosen, _is_outdated(kind, status, told, message), letter)
+
+
+def _is_outdated(kind: str, status: str, told: RentalTold, message: Message) -> bool:
+    """Whether the rental has gone on so that the letter would no longer tell the truth."""
+    true_in = KINDS[kind].true_in
+    if true_in is not None and status not in true_in:
+        return True
+    about, now = message.payload.get("about_at"), clock.now()
+    if kind == "rental_held":
+        return told.hold_expires_at is not None and told.hold_expires_at <= now
+    if kind == "rental_reminder":
+        return told.start_at <= now or told.start_at.isoformat() != about
+    return kind == "rental_overdue" and told.end_at.isoformat() != about
+
+
+def _of_invoice(kind: str, message: Message) -> Notice:
+    found = invoice_documents.told(message.aggregate_id)
+    if found is None:
         raise NothingToTell("no such invoice")
-    customer_id, first_name, email, erased, *told = row
-    told = [first_name, *told, tuple(db.rows(models.INVOICE_LINES_TOLD, (invoice_id,)))]
-    return Addressed(customer_id, email, erased, letters.invoice_issued(InvoiceTold(*told)))
+    letter = letters.of_invoice(found.told, found.language)
+    paper = Attachment(f"{found.told.number}.pdf", "pdf", invoice_documents.drawn(found.sheet))
+    chosen = {"email": found.by_email, "sms": found.by_sms}
+    return Notice(kind, found.customer_id, found.email, found.phone, found.erased, chosen, False, letter, (paper,))
 
 
-# Every kind of letter, by the second word of its topic.
-WRITERS: dict[str, Callable[[UUID], Addressed]] = {
-    "rental_held": _of_rental(letters.rental_held),
-    "rental_reserved": _of_rental(letters.rental_reserved),
-    "rental_changed": _of_rental(letters.rental_changed),
-    "rental_cancelled": _of_rental(letters.rental_cancelled),
-    "invoice_issued": _of_invoice,
-}
+def _language(tag: str) -> Language:
+    return offered(tag, config.current().default_language)

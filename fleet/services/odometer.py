@@ -10,6 +10,7 @@ from fleet.db import atomic
 from fleet.errors import Invalid, NotFound
 from fleet.models.base import Condition
 from fleet.models.vehicles import READINGS, OdometerReading, Vehicle, vehicle_exists, vehicle_for_update
+from fleet.services import events
 
 CLOCK_TOLERANCE = timedelta(minutes=5)
 """How far the clock of whoever measured may be ahead of ours."""
@@ -61,6 +62,7 @@ def record(actor: Actor, vehicle: Vehicle, reading_km: int, measured_at: datetim
     # Readings never fall in the order of time, so the latest one is the highest; a late entry of an old one changes nothing.
     if reading_km > vehicle.odometer_km:
         vehicle.change(odometer_km=reading_km)
+        events.of_vehicle("vehicle.odometer_updated", vehicle)
     return reading
 
 

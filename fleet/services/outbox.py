@@ -6,23 +6,26 @@ of the effect, or when it is dead, which is a state of its row that people can s
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from fleet import clock, logs
+from fleet import clock, config, logs
 from fleet.db import db
 from fleet.models import promises
 
 Id = UUID | str
 
+QUEUES = tuple(config.QUEUES)
 DEFAULT_QUEUE = "default"
-QUEUES = ("accounting", "notifications", "webhooks", "maintenance", DEFAULT_QUEUE)
 
 MAX_DELIVERIES = 8
 LEASE_S, LONGEST_LEASE_S = 30, 900
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 5, 3600
+# A topic without a consumer may belong to the next release: for an hour somebody may yet come who knows it.
+UNKNOWN_LOOKS, UNKNOWN_PAUSE_S = 60, 60
+OUT_OF_TURN_PAUSE_S = 2
 MAX_ERROR_LENGTH = 300
 NO_WORD = f"{MAX_DELIVERIES} deliveries ended without a word: the worker was killed or hung each time"
 
@@ -70,16 +73,16 @@ def promise(topic: str, aggregate_type: str, aggregate_id: UUID, payload: dict[s
 # --- the relay's side -------------------------------------------------------------------------------------------------
 
 
-def claim_due(queues: Sequence[str], *, limit: int) -> list[Claimed]:
-    """Take what is due, at most `limit` of each queue, oldest promise first. Two relays never get the same one.
+def claim_due(room: Mapping[str, int]) -> list[Claimed]:
+    """Take what is due, of each queue as many as there is room for, oldest promise first. Two relays never get the same one.
 
     Whoever claims a promise and does not publish it (a crash, a kill) loses nothing: the lease ends, and it is due again.
     """
     found = db.rows(
         promises.CLAIM_DUE,
         {
-            "queues": list(queues),
-            "limit": limit,
+            "queues": list(room),
+            "limits": list(room.values()),
             "most_deliveries": MAX_DELIVERIES,
             "lease_s": LEASE_S,
             "longest_lease_s": LONGEST_LEASE_S,
@@ -91,6 +94,20 @@ def claim_due(queues: Sequence[str], *, limit: int) -> list[Claimed]:
 def release(ids: Sequence[Id], *, delay_s: float) -> None:
     """Give back what was claimed and could not be published or tried: due again after `delay_s`, give or take a tenth."""
     db.execute_sql(promises.RELEASE, {"ids": _array(ids), "delay_s": delay_s})
+
+
+def leave_to_others(ids: Sequence[Id]) -> list[str]:
+    """Put aside claimed promises whose topic nobody here knows; returns the topics of those that waited long enough to die.
+
+    While a release is being replaced, the relay of the old one meets the topics of the new one.
+    """
+    values = {
+        "ids": _array(ids),
+        "pause_s": UNKNOWN_PAUSE_S,
+        "most_looks": UNKNOWN_LOOKS,
+        "error": "no consumer has this topic",
+    }
+    return [topic for topic, dead in db.rows(promises.PUT_ASIDE, values) if dead]
 
 
 def bury(ids: Sequence[Id], error: str) -> None:
@@ -105,6 +122,18 @@ def unfinished(ids: Sequence[Id]) -> list[str]:
     """Those of the promises that have not ended, the most suspicious last: one that keeps killing its worker comes after all
     that may still be done before it."""
     return [promise_id for (promise_id,) in db.rows(promises.UNFINISHED, {"ids": _array(ids)})]
+
+
+def out_of_turn(ids: Sequence[Id]) -> list[str]:
+    """Those of the promises whose aggregate has an older promise in accounting that has not ended and is not among these.
+
+    They are given back here, to come again soon. A dead promise holds nobody: it waits for a person, and entries add up to
+    the same in any order.
+    """
+    early = [promise_id for (promise_id,) in db.rows(promises.OUT_OF_TURN, {"ids": _array(ids)})]
+    if early:
+        release(early, delay_s=OUT_OF_TURN_PAUSE_S)
+    return early
 
 
 def count_first_deliveries(ids: Sequence[Id]) -> list[Message]:

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import peewee
 
-from fleet import clock
+from fleet import clock, config
 from fleet.auth import Actor
 from fleet.db import atomic, db, patience
 from fleet.errors import FieldError, Invalid, InvalidState, NotFound, VersionConflict
@@ -26,7 +26,7 @@ from fleet.models.people import (
     rentals_of_customer_for_update,
 )
 from fleet.rules.lifecycles import OCCUPYING
-from fleet.services import invoices
+from fleet.services import invoices, payments, preferences
 
 EXPORTED_ROWS = 10_000
 _IDENTITY = ("driver_license_number", "date_of_birth")
@@ -71,6 +71,7 @@ def create(actor: Actor, *, user_id: UUID | None = None, **values: Any) -> Custo
             raise _not_yours("user_id")
         user_id = actor.user_id
     _check(user_id=user_id, **values)
+    values["language"] = values.get("language") or config.current().default_language
     customer: Customer = Customer.create(user_id=user_id, **values)
     return customer
 
@@ -108,12 +109,14 @@ def exported(actor: Actor, customer_id: UUID) -> dict[str, Any]:
         lists = {
             "rentals": RENTALS_OF_PERSON.page(rentals, after=None, limit=EXPORTED_ROWS),
             "invoices": invoices.of_customer(customer_id, limit=EXPORTED_ROWS),
+            "payments": payments.of_customer(customer_id, limit=EXPORTED_ROWS),
             "notifications": NOTIFICATIONS_OF_PERSON.page(notifications, after=None, limit=EXPORTED_ROWS),
         }
     return {
         "exported_at": clock.now(),
         "complete": all(len(rows) <= EXPORTED_ROWS for rows in lists.values()),
         "profile": profile,
+        "notification_preferences": preferences.stored(customer_id),
         "account": ACCOUNTS.first([Condition("u.id = %s", (profile["user_id"],))]),
         **{name: rows[:EXPORTED_ROWS] for name, rows in lists.items()},
     }
@@ -133,6 +136,7 @@ def erase(actor: Actor, customer_id: UUID, *, expected_version: int | None) -> C
         raise InvalidState("The customer still has a hold, a reservation or a rental")
     _forget_answers(customer)
     forget_words_about(rentals)
+    preferences.forget(customer_id)
     staff = customer.user_id is not None and not _close_account(customer.user_id)
     customer.change(**_nobody(customer_id), **({"user_id": None} if staff else {}))
     return customer

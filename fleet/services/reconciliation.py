@@ -4,9 +4,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from fleet.auth import Actor
-from fleet.db import db, patience
+from fleet.db import Row, db, patience
 from fleet.models import reconciliation as statements
-from fleet.rules.postings import ACCOUNT_BY_TYPE, OUTPUT_TAX, RECEIVABLE
+from fleet.rules.postings import (
+    ACCOUNT_BY_METHOD,
+    ACCOUNT_BY_TYPE,
+    BAD_DEBT,
+    CARD_CLEARING,
+    CUSTOMER_CREDITS,
+    OUTPUT_TAX,
+    PROCESSING_FEES,
+    RECEIVABLE,
+    REFUNDS_PAYABLE,
+)
 
 LISTED = 200
 REQUEST_PATIENCE_S = 20
@@ -57,6 +67,8 @@ def prove() -> Proof:
                 Check("debits equal credits in each currency", sum(debit != credit for _, debit, credit in totals)),
                 Check("every invoice is the sum of its lines", _count(statements.INVOICES_THAT_DO_NOT_ADD_UP)),
                 Check("no invoice number is missing", abs(_count(statements.INVOICE_NUMBERS_MISSING))),
+                Check("every invoice is settled by its payments", _count(statements.INVOICES_NOT_SETTLED_BY_THEIR_PAYMENTS)),
+                Check("every payment is refunded by its refunds", _count(statements.PAYMENTS_NOT_REFUNDED_BY_THEIR_REFUNDS)),
                 Check("every fact has its entry", differences["missing_count"]),
                 Check("every entry has its fact", differences["unexpected_count"]),
             ],
@@ -65,37 +77,50 @@ def prove() -> Proof:
 
 
 def _differences() -> dict[str, Any]:
-    types = sorted(ACCOUNT_BY_TYPE)
-    rules = {
-        "types": types,
-        "accounts": [ACCOUNT_BY_TYPE[type_] for type_ in types],
+    invoices = db.rows(statements.INVOICES_NOT_IN_LEDGER, _rules_of_invoices())
+    money = db.rows(statements.MONEY_NOT_IN_LEDGER, _rules_of_money())
+    unexpected = db.rows(statements.ENTRIES_WITHOUT_FACT, {"limit": LISTED})
+    return {
+        "balanced": not invoices and not money and not unexpected,
+        "missing_count": _counted(invoices) + _counted(money),
+        "unexpected_count": _counted(unexpected),
+        "missing": [dict(zip(_MISSING, row[1:], strict=True)) for row in (*invoices, *money)][:LISTED],
+        "unexpected": [dict(zip(_UNEXPECTED, row[1:], strict=True)) for row in unexpected],
+    }
+
+
+_MISSING = ("fact", "id", "event", "number", "currency", "amount", "entry_id", "problem")
+_UNEXPECTED = ("entry_id", "source_type", "source_id", "event")
+_TYPES, _METHODS = sorted(ACCOUNT_BY_TYPE), sorted(ACCOUNT_BY_METHOD)
+
+
+def _rules_of_invoices() -> dict[str, Any]:
+    return {
+        "types": _TYPES,
+        "accounts": [ACCOUNT_BY_TYPE[type_] for type_ in _TYPES],
         "receivable": RECEIVABLE,
         "tax": OUTPUT_TAX,
         "limit": LISTED,
     }
-    missing = db.rows(statements.INVOICES_NOT_IN_LEDGER, rules)
-    unexpected = db.rows(statements.ENTRIES_WITHOUT_FACT, {"limit": LISTED})
+
+
+def _rules_of_money() -> dict[str, Any]:
     return {
-        "balanced": not missing and not unexpected,
-        "missing_count": missing[0][0] if missing else 0,
-        "unexpected_count": unexpected[0][0] if unexpected else 0,
-        "missing": [
-            {
-                "fact": "invoice",
-                "id": invoice_id,
-                "number": number,
-                "currency": currency,
-                "amount": amount,
-                "entry_id": entry_id,
-                "problem": problem,
-            }
-            for _, invoice_id, number, currency, amount, entry_id, problem in missing
-        ],
-        "unexpected": [
-            {"entry_id": entry_id, "source_type": source_type, "source_id": source_id, "event": event}
-            for _, entry_id, source_type, source_id, event in unexpected
-        ],
+        "methods": _METHODS,
+        "tills": [ACCOUNT_BY_METHOD[method] for method in _METHODS],
+        "receivable": RECEIVABLE,
+        "clearing": CARD_CLEARING,
+        "credits": CUSTOMER_CREDITS,
+        "payable": REFUNDS_PAYABLE,
+        "fees": PROCESSING_FEES,
+        "bad_debt": BAD_DEBT,
+        "limit": LISTED,
     }
+
+
+def _counted(rows: list[Row]) -> int:
+    """How many there are in all: each row tells."""
+    return int(rows[0][0]) if rows else 0
 
 
 def _count(statement: str) -> int:

@@ -12,7 +12,7 @@ from fleet.models.rentals import Rental, rental_for_update, rental_seen
 from fleet.models.vehicles import vehicle_for_update
 from fleet.rules import lifecycles, money, pricing
 from fleet.rules.periods import Period, rental_period
-from fleet.services import occupancy, outbox
+from fleet.services import events, occupancy, outbox
 from fleet.services.rentals import check_renter
 from fleet.services.terms import Offer, offer_for
 
@@ -39,6 +39,7 @@ def change(actor: Actor, rental_id: UUID, *, expected_version: int | None, chang
         values |= _rebooked(actor, rental, changes)
     if values:
         rental.change(**values)
+        events.of_rentals("rental.changed", [rental.id])
         if len(values) > 1:
             outbox.promise("notifications.rental_changed", "rental", rental.id)
     return rental

@@ -19,7 +19,7 @@ from fleet.models.vehicles import Vehicle, vehicle_for_update
 from fleet.rules import lifecycles, money, pricing
 from fleet.rules.periods import Period
 from fleet.rules.pricing import ExtraCharge, Line, Return
-from fleet.services import invoices, occupancy, odometer, outbox
+from fleet.services import events, invoices, occupancy, odometer, outbox
 from fleet.services.terms import offer_for
 
 EARLIEST_HANDOVER = timedelta(days=1)
@@ -50,6 +50,7 @@ def confirm(actor: Actor, rental_id: UUID, *, expected_version: int | None = Non
         raise InvalidState("The hold has expired")
     rental.change(status="reserved", hold_expires_at=None)
     occupancy.become(rental, "reservation")
+    events.of_rentals("rental.reserved", [rental.id])
     outbox.promise("notifications.rental_reserved", "rental", rental.id)
     return rental
 
@@ -72,6 +73,7 @@ def activate(
         status="active", actual_start_at=now, start_odometer_km=start_odometer_km, start_fuel_percent=fuel_percent
     )
     _occupy_from(rental, min(now, rental.start_at))
+    events.of_rentals("rental.activated", [rental.id])
     return rental
 
 
@@ -100,6 +102,7 @@ def complete(actor: Actor, rental_id: UUID, *, returned: Return, expected_versio
     occupancy.give_back_at(rental, returned.at)
     if rental.dropoff_branch_id and vehicle.branch_id != rental.dropoff_branch_id:
         vehicle.change(branch_id=rental.dropoff_branch_id)
+    events.of_rentals("rental.completed", [rental.id])
     invoices.issue(actor, rental, lines)
     return rental
 
@@ -128,6 +131,7 @@ def no_show(actor: Actor, rental_id: UUID, *, expected_version: int | None = Non
     if clock.now() < rental.start_at:
         raise InvalidState("The rental has not started yet")
     _give_up(actor, rental, "no_show", pricing.no_show(rental.agreed))
+    outbox.promise("notifications.rental_no_show", "rental", rental.id)
     return rental
 
 
@@ -147,6 +151,7 @@ def charge(actor: Actor, rental_id: UUID, found: ExtraCharge) -> RentalCharge:
     # Tax can double it at most: what could never be invoiced would keep the vehicle from ever being taken back.
     money.amount(2 * total)
     rental.change(total_amount=total)
+    events.of_rentals("rental.changed", [rental.id])
     if rental.status == "completed":
         invoices.issue(actor, rental, [pricing.charged(found)])
     return kept
@@ -244,5 +249,6 @@ def _fee_for_cancelling(rental: Rental, now: datetime) -> Line | None:
 def _give_up(actor: Actor, rental: Rental, status: str, fee: Line | None, **values: Any) -> None:
     rental.change(status=status, total_amount=fee.net_amount if fee else 0, hold_expires_at=None, **values)
     occupancy.give_back(rental)
+    events.of_rentals(f"rental.{status}", [rental.id])
     if fee:
         invoices.issue(actor, rental, [fee])

@@ -16,7 +16,7 @@ import peewee
 
 from fleet import clock, logs
 from fleet.auth import Actor
-from fleet.db import Statement, db, transaction
+from fleet.db import Statement, atomic, db, transaction
 from fleet.errors import NO_OVERLAP, Invalid, NoVehicleAvailable, RentalOverlap, Unavailable, constraint_of
 from fleet.idempotency import Claim, StoredAnswer
 from fleet.models.rentals import (
@@ -28,7 +28,7 @@ from fleet.models.rentals import (
 )
 from fleet.rules import pricing
 from fleet.rules.periods import Period, rental_period
-from fleet.services import calendar, outbox
+from fleet.services import calendar, events, outbox
 from fleet.services.terms import Offer, offer_of
 
 OVERDUE_MARGIN = timedelta(minutes=15)
@@ -67,6 +67,7 @@ def reserve(
 ) -> Reserved:
     """Reserve (or hold) a vehicle for a customer, exactly once for one key.
 
+    `answer_of` gives the answer as JSON; without names and notes it is also what the event tells.
     Raises Invalid, RentalOverlap with alternatives, NoVehicleAvailable, Unavailable, InProgress.
     """
     now = clock.now()
@@ -90,10 +91,14 @@ def reserve(
                 time.sleep(random.uniform(0.002, 0.02))  # noqa: S311 - spreads the rivals, keeps no secret
 
 
+@atomic
 def expire_holds(*, vehicle_id: UUID | None = None, class_id: UUID | None = None, limit: int = 200) -> int:
     """Let holds whose time is over expire, and free their vehicles; returns how many. Harmless when two run."""
     due = {"now": clock.now(), "vehicle_id": vehicle_id, "class_id": class_id, "limit": limit}
-    return len(db.rows(EXPIRE_HOLDS, due))
+    expired = [rental_id for (rental_id,) in db.rows(EXPIRE_HOLDS, due)]
+    if expired:
+        events.of_rentals("rental.expired", expired)
+    return len(expired)
 
 
 class _Taken(Exception):
@@ -258,7 +263,7 @@ class _Attempt:
         asked_by = (logs.current("request_id"), logs.current("traceparent"))
         message: tuple[Any, ...] = (clock.new_id(), topic, outbox.queue_of(topic), {}, *asked_by)
         record = (*self.claim.names, self.claim.fingerprint, answer.status, answer.headers, answer.body)
-        return (*block, *rental, *message, *record)
+        return (*block, *rental, *message, *record, clock.new_id())
 
 
 def _overlap(vehicle_id: UUID, offer: Offer | None, period: Period) -> RentalOverlap:

@@ -21,6 +21,7 @@ from fleet.models.vehicles import (
     vehicle_for_update,
 )
 from fleet.rules import lifecycles
+from fleet.services import events
 
 _PRICED_BY = ("class_id", "branch_id", "daily_rate", "currency")
 
@@ -66,6 +67,7 @@ def register(actor: Actor, *, currency: str | None, **values: Any) -> Vehicle:
     values["currency"] = currency or (priced.currency if priced else config.current().currency)
     _check_price(vehicle_class, daily_rate=values["daily_rate"], currency=values["currency"])
     vehicle: Vehicle = Vehicle.create(**values)
+    events.of_vehicle("vehicle.registered", vehicle)
     return vehicle
 
 
@@ -100,6 +102,7 @@ def change_status(actor: Actor, vehicle_id: UUID, *, status: str, expected_versi
     if status in lifecycles.vehicle.final:
         _check_calendar_is_clear(vehicle)
     vehicle.change(status=status)
+    events.of_vehicle("vehicle.status_changed", vehicle)
     return vehicle
 
 
@@ -116,7 +119,10 @@ def remove(actor: Actor, vehicle_id: UUID, *, expected_version: int | None) -> N
         vehicle.delete_instance()
     elif vehicle.retired_at is None:
         status = "out_of_service" if vehicle.status == "in_service" else vehicle.status
+        moved = status != vehicle.status
         vehicle.change(retired_at=clock.now(), status=status)
+        if moved:
+            events.of_vehicle("vehicle.status_changed", vehicle)
 
 
 def _expected_for_update(vehicle_id: UUID, expected_version: int | None) -> Vehicle:

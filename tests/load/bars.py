@@ -45,6 +45,7 @@ BARS = {
     "lag_p99": Bar("commit to ledger entry at half load, p99", None, 2000, unit="ms", at_most=True),
     "letters_median": Bar("commit to letter at half load, median", None, None, unit="ms", at_most=True),
     "letters_p99": Bar("commit to letter at half load, p99", None, None, unit="ms", at_most=True),
+    "backlog_slowest": Bar("new ledger entries behind 50,000 letters, slowest", None, 5000, unit="ms", at_most=True),
     "statements_reservation": Bar("SQL statements of a reservation", None, 4, unit="", at_most=True),
     "statements_list": Bar("SQL statements of a list of 50", None, 2, unit="", at_most=True),
     "statements_read": Bar("SQL statements of a single read", None, 1, unit="", at_most=True),

@@ -39,7 +39,7 @@ def lag(arena: Arena, web: int, clerks: Clerks, *, full_rate: float, seconds: fl
     # What earlier contests promised is not what is measured here.
     arena.sql("UPDATE outbox SET confirmed_at = now() WHERE confirmed_at IS NULL")
     for name in CREW:
-        arena.start(name, ["/bin/sh", "-c", f"exec env {_procfile()[name]}"])
+        arena.start(name, ["/bin/sh", "-c", f"exec env {procfile()[name]}"])
     pace = full_rate / 2
     drive(web, _mixed(clerks), clients=CLIENTS, seconds=WARM_UP_S, pace=pace)
     drain(arena)
@@ -65,7 +65,8 @@ def drain(arena: Arena) -> None:
         time.sleep(0.1)
 
 
-def _procfile() -> dict[str, str]:
+def procfile() -> dict[str, str]:
+    """The commands of the Procfile."""
     return dict(re.findall(r"^([\w-]+):\s*(.+)$", (ROOT / "Procfile").read_text(), re.MULTILINE))
 
 

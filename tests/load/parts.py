@@ -10,8 +10,8 @@ from functools import cached_property
 import psutil
 
 from fleet.config import Settings
+from tests.load import backlog, renting
 from tests.load import lag as lags
-from tests.load import renting
 from tests.load.arena import WORKERS, Arena, python
 from tests.load.bars import Report
 from tests.load.contest import Contender, Contest, Render, endless, hold, over_http
@@ -177,6 +177,14 @@ def lag(bench: Bench) -> None:
         bench.report.add(f"{key}_p99", each.p99_ms)
 
 
+def behind_letters(bench: Bench) -> None:
+    """New postings while a backlog of letters drains."""
+    found = backlog.backlog(bench.arena, letters=backlog.BACKLOG, seconds=8 * bench.effort.seconds)
+    letters = f"{found.rate:.0f} letters a second meanwhile"
+    postings = f"{found.postings} postings, median {1000 * found.median_s:.0f} ms, {found.unconfirmed} not confirmed"
+    bench.report.add("backlog_slowest", 1000 * found.slowest_s, f"{postings}, {letters}")
+
+
 def layers(bench: Bench) -> None:
     """What each layer costs in one process, and how many statements requests send."""
     output = bench.arena.directory / "layers.json"
@@ -198,5 +206,6 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "crowd": crowd,
     "memory": memory,
     "lag": lag,
+    "backlog": behind_letters,
     "layers": layers,
 }

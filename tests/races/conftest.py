@@ -14,6 +14,7 @@ from fleet.services import outbox
 from tests.cast import Cast
 from tests.races.crowd import Crowd, Instance
 from tests.races.meeting import Meeting, install_clock
+from tests.tasks.outboxes import dead_letter
 
 ROOT = Path(__file__).parents[2]
 INSTANCES = 2
@@ -30,6 +31,12 @@ def meet(monkeypatch: pytest.MonkeyPatch) -> Meeting:
 def promised(cast: Cast) -> UUID:
     """The id of a promise that is due."""
     return outbox.promise("accounting.post_invoice", "invoice", clock.new_id())
+
+
+@pytest.fixture
+def letter(cast: Cast) -> str:
+    """The id of a dead letter."""
+    return dead_letter()
 
 
 @pytest.fixture(scope="session")

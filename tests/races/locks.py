@@ -25,8 +25,12 @@ _KEY = "tests/races/test_key_meetings.py::test_"
 _PEOPLE = "tests/races/test_people_meetings.py::test_"
 _PROMISE = "tests/races/test_promise_meetings.py::test_"
 _BOOK = "tests/races/test_book_meetings.py::test_"
+_PAYMENT = "tests/races/test_payment_meetings.py::test_"
 _ACCESS = "tests/races/test_access_meetings.py::test_"
 _VEHICLE = "tests/races/test_vehicle_meetings.py::test_"
+_EVENT = "tests/races/test_event_stream.py::test_"
+_WEBHOOK = "tests/races/test_webhook_meetings.py::test_"
+_LETTER = "tests/races/test_dead_letter_meetings.py::test_"
 _FORGET = f"{_PROMISE}two_sweeps_share_what_is_to_be_forgotten"
 
 LOCKS = {
@@ -49,6 +53,9 @@ LOCKS = {
     ),
     "EXPIRE_HOLDS": Race(
         f"{_RENTAL}the_sweep_of_holds_passes_by_one_that_is_being_cancelled", "ran into the cancellation"
+    ),
+    "VEHICLE_TO_GIVE_UP_FOR_UPDATE": Race(
+        f"{_RENTAL}the_sweep_of_no_shows_passes_by_a_rental_that_is_being_handed_over", "ran into the handover"
     ),
     # Idempotency keys
     "_CLAIM_COLUMNS": Race(
@@ -87,6 +94,12 @@ LOCKS = {
         "a vehicle without a price",
         given={"changes": {"daily_rate": None}},
     ),
+    # Money
+    "invoice_for_update": Race(f"{_PAYMENT}of_two_payments_in_part_at_once_both_count", "a payment was turned away"),
+    "payable_for_update": Race(f"{_PAYMENT}of_two_payments_in_part_at_once_both_count", "a payment was turned away"),
+    "payment_for_update": Race(f"{_PAYMENT}of_two_refunds_in_part_at_once_both_count", "a refund was turned away"),
+    "CLAIM_PENDING": Race(f"{_PAYMENT}two_sweeps_share_the_pending_payments", "waited for the other"),
+    "CLAIM_SENT_REFUNDS": Race(f"{_PAYMENT}two_sweeps_share_the_refunds_that_were_sent", "waited for the other"),
     # Promises
     "CLAIM_DUE": Race(f"{_PROMISE}two_relays_do_not_claim_the_same_promise", "claimed twice"),
     "_LOCKED": Race(
@@ -103,8 +116,18 @@ LOCKS = {
             "FORGET_SESSIONS": "user_session",
             "FORGET_TOKENS": "refresh_token",
             "FORGET_FAILURES": "login_throttle",
+            "FORGET_EVENTS": "event",
+            "FORGET_DELIVERIES": "webhook_delivery",
+            "FORGET_PROCESSES": "process_report",
         }.items()
     },
+    # Events
+    "SEQUENCER": Race(f"{_EVENT}two_sequencers_do_not_place_the_same_event", "not one after the other"),
+    "CLAIMING": Race(f"{_WEBHOOK}an_endpoint_that_fails_is_tried_by_one_relay_alone", "two at once"),
+    # Dead letters
+    "letter_for_update": Race(f"{_LETTER}two_who_replay_a_letter_at_once_replay_it_once", "replayed twice"),
+    "letters_for_update": Race(f"{_LETTER}two_who_replay_the_same_choice_share_it", "waited for the other"),
+    "FORGET_DISCARDED": Race(f"{_LETTER}a_letter_that_is_being_replayed_is_not_forgotten", "forgotten all the same"),
     # The database's own guards
     "guard_odometer": Race(
         f"{_BOOK}two_readings_typed_at_once_do_not_contradict_each_other", "both in order alone, and not together"

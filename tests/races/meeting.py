@@ -98,9 +98,9 @@ class _Stop:
             self._stand(sql)
             return execute(sql, params)
 
-        def stopping_run(statement: Any, params: Any) -> Any:
+        def stopping_run(statement: Any, params: Any, **how: Any) -> Any:
             self._stand(statement.name)
-            return run(statement, params)
+            return run(statement, params, **how)
 
         def stopping_commit() -> Any:
             self._stand(COMMIT)

@@ -9,11 +9,11 @@ import pytest
 from fleet import clock
 from fleet.db import db, transaction
 from fleet.services import outbox, retention
-from tests.cast import Cast
+from tests.cast import Cast, insert
 from tests.races.meeting import Call, Meeting, Runner, in_one_transaction
 from tests.races.scenes import count
 
-PAST = timedelta(days=30)
+PAST = timedelta(days=100)
 
 
 def shared(meet: Meeting, sweep: Call) -> tuple[Any, Any]:
@@ -24,7 +24,7 @@ def shared(meet: Meeting, sweep: Call) -> tuple[Any, Any]:
 
 
 def test_two_relays_do_not_claim_the_same_promise(promised: UUID, meet: Meeting) -> None:
-    claim = in_one_transaction(lambda: [str(item.id) for item in outbox.claim_due(outbox.QUEUES, limit=10)])
+    claim = in_one_transaction(lambda: [str(item.id) for item in outbox.claim_due(dict.fromkeys(outbox.QUEUES, 10))])
     one, other = meet(claim, claim)
     assert (one.result, other.result) == ([str(promised)], []), "claimed twice"
     assert not other.waited, "waited for the other"
@@ -52,7 +52,10 @@ def test_two_sweeps_share_what_is_exhausted(promised: UUID, meet: Meeting) -> No
 
 @pytest.mark.parametrize(
     "table",
-    ["outbox", "inbox", "idempotency_record", "user_session", "refresh_token", "login_throttle"],
+    [
+        "outbox", "inbox", "idempotency_record", "user_session", "refresh_token", "login_throttle", "event",
+        "webhook_delivery", "process_report",
+    ],
 )
 def test_two_sweeps_share_what_is_to_be_forgotten(cast: Cast, meet: Meeting, table: str) -> None:
     let_be_old(cast, table)
@@ -69,15 +72,24 @@ def let_be_old(cast: Cast, table: str) -> None:
             "id": old_id, "topic": "t", "queue": "default", "aggregate_type": "x", "aggregate_id": old_id,
             "confirmed_at": long_ago,
         },
-        "inbox": {"consumer": "ledger", "message_id": old_id},
+        "inbox": {"consumer": "ledger", "message_id": old_id, "processed_at": long_ago},
         "idempotency_record": {
             "actor": "a", "method": "POST", "path": "/", "key": "k", "fingerprint": b"f", "status": 201, "headers": {},
             "body": b"{}", "created_at": long_ago,
         },
         "user_session": {"id": old_id, "user_id": cast.ana.user_id, "expires_at": long_ago},
         "refresh_token": {"token_hash": b"t", "session_id": session_id, "issued_at": long_ago},
+        "process_report": {"name": "relay@gone", "kind": "relay", "reported_at": long_ago, "queues": []},
         "login_throttle": {"account_hash": b"a", "failures": 1, "last_failure_at": long_ago},
+        "event": {
+            "id": old_id, "type": "rental.held", "occurred_at": long_ago, "aggregate_type": "rental", "aggregate_id": old_id,
+            "data": {}, "position": 1,
+        },
+        "webhook_delivery": {"id": old_id, "endpoint_id": old_id, "event_id": session_id},
     }  # fmt: skip
+    if table == "webhook_delivery":
+        insert("webhook_endpoint", id=old_id, url="https://example.com/", secret=b"s")
+        insert("event", **{**rows["event"], "id": session_id})
     values = rows[table]
     db.execute_sql(
         f"INSERT INTO {table} ({', '.join(values)}) VALUES ({', '.join(['%s'] * len(values))})", tuple(values.values())

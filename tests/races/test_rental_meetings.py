@@ -4,7 +4,7 @@ import pytest
 
 from fleet.db import db
 from fleet.models.base import Versioned
-from fleet.services import reservations
+from fleet.services import no_shows, reservations
 from tests.cast import Cast
 from tests.races.meeting import Meeting, in_one_transaction, later
 from tests.races.mutation import without
@@ -51,6 +51,21 @@ def test_two_sweeps_at_once_share_the_holds(cast: Cast, meet: Meeting) -> None:
     sweep = in_one_transaction(later(reservations.expire_holds, minutes=16))
     one, other = meet(sweep, sweep)
     assert (one.result, other.result, other.waited) == (1, 0, False)
+
+
+def test_the_sweep_of_no_shows_passes_by_a_rental_that_is_being_handed_over(cast: Cast, meet: Meeting) -> None:
+    rental = begun(cast)
+    handover, sweep = meet(activating(cast, rental), later(no_shows.give_up, hours=24))
+    assert (sweep.error, sweep.waited) == (None, False), "the sweep ran into the handover"
+    assert (handover.said, sweep.result) == ((200, None), 0)
+    assert state_of(rental) == ("active", 1)
+
+
+def test_a_rental_that_is_being_given_up_on_is_not_handed_over(cast: Cast, meet: Meeting) -> None:
+    rental = begun(cast)
+    sweep, handover = meet(later(no_shows.give_up, hours=24), activating(cast, rental), before=UPDATE)
+    assert (sweep.result, handover.said) == (1, (409, "invalid_state")), "did not see the no-show"
+    assert state_of(rental) == ("no_show", 0)
 
 
 def test_a_second_return_finds_the_rental_completed(cast: Cast, meet: Meeting) -> None:

@@ -1,13 +1,19 @@
-"""Letters say the same in text and HTML, in the clock and the money of where the vehicle is picked up."""
+"""Letters say the same in text and HTML, in the customer's language, in the clock and the money of where they pick up."""
 
+import re
+import string
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
 from fleet.rules import letters
-from fleet.rules.letters import InvoiceTold, RentalTold
+from fleet.rules.languages import LANGUAGES, language, offered
+from fleet.rules.letters import InvoiceTold, Letter, LineTold, RentalTold
+from fleet.rules.notices import BY_DEFAULT, KINDS, REQUIRED, is_wanted
 
+EN = language("en")
 RENTAL = RentalTold(
     first_name="Ana",
     timezone="America/New_York",
@@ -31,26 +37,105 @@ INVOICE = InvoiceTold(
     net_amount=13000,
     tax_amount=1300,
     currency="JPY",
-    lines=(("Rental, 2 days", 12000), ("Scratched door", 1000)),
+    lines=(
+        LineTold("Rental, 2 days", 2, 6000, 12000, 1000, 1200),
+        LineTold("Scratched door", 1, 1000, 1000, 1000, 100),
+    ),
 )
-OF_RENTALS = [letters.rental_held, letters.rental_reserved, letters.rental_changed, letters.rental_cancelled]
+OF_RENTALS = [kind for kind in KINDS if kind.startswith("rental_")]
 
 
-@pytest.mark.parametrize("write", OF_RENTALS)
-def test_a_letter_tells_the_booking_in_the_time_of_the_branch(write):
-    text = write(RENTAL).text()
-    assert "Tue 01 Dec 2026, 10:00 (America/New_York)" in text
+def written(kind: str, tag: str = "en", **changes: Any) -> Letter:
+    if kind == "invoice_issued":
+        return letters.of_invoice(replace(INVOICE, **changes), language(tag))
+    return letters.of_rental(kind, replace(RENTAL, **changes), language(tag))
+
+
+def everything(letter: Letter) -> str:
+    return "\n".join((letter.subject, letter.text("https://x.example/u"), letter.html("https://x.example/u"), letter.sms))
+
+
+def blanks(phrase: str) -> set[str]:
+    return {name for _, name, _, _ in string.Formatter().parse(phrase) if name}
+
+
+class TestEveryLanguage:
+    @pytest.mark.parametrize("tag", LANGUAGES)
+    def test_it_says_what_english_says(self, tag: str) -> None:
+        said, english = language(tag).words, EN.words
+        assert {name: set(section) for name, section in said.items()} == {name: set(part) for name, part in english.items()}
+
+    @pytest.mark.parametrize("tag", LANGUAGES)
+    def test_its_phrases_have_the_blanks_that_english_has(self, tag: str) -> None:
+        for name, section in language(tag).words.items():
+            for part, phrase in section.items():
+                if name != "format":
+                    assert blanks(phrase) == blanks(EN.words[name][part]), f"{name}.{part}"
+
+    @pytest.mark.parametrize("tag", [tag for tag in LANGUAGES if tag != "en"])
+    def test_nothing_is_left_in_english(self, tag: str) -> None:
+        same = {
+            f"{name}.{part}"
+            for name, section in language(tag).words.items()
+            for part, phrase in section.items()
+            if name not in {"format", "labels"} and phrase == EN.words[name][part]
+        }
+        assert same == set()
+
+    @pytest.mark.parametrize("tag", LANGUAGES)
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_every_kind_is_written_with_all_its_fields(self, kind: str, tag: str) -> None:
+        letter = written(kind, tag)
+        assert all((letter.subject, letter.greeting, letter.opening, letter.closing, letter.sms, letter.table))
+        assert not re.search(r"[{}$]|\bNone\b", everything(letter).replace("None of", ""))
+        number = INVOICE.number if kind == "invoice_issued" else RENTAL.number
+        assert number in letter.subject and number in letter.sms
+        assert f'<html lang="{tag}">' in letter.html()
+        shown = {label for label, _ in letter.table}
+        left_out = {"dropoff"}  # nobody named one
+        assert {language(tag).label(name) for name in letters.ROWS[kind] if name not in left_out} <= shown
+
+    @pytest.mark.parametrize("tag", LANGUAGES)
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_a_text_message_is_short(self, kind: str, tag: str) -> None:
+        assert len(written(kind, tag, **({} if kind == "invoice_issued" else {"vehicle": "V" * 40})).sms) <= 250
+
+    def test_a_language_that_is_not_offered_is_the_default(self) -> None:
+        assert offered("pt", "fr").tag == "fr"
+        assert offered("de", "fr").tag == "de"
+        with pytest.raises(KeyError):
+            language("../../etc/passwd")
+
+
+@pytest.mark.parametrize("kind", OF_RENTALS)
+def test_a_letter_tells_the_booking_in_the_time_of_the_branch(kind: str) -> None:
+    text = written(kind).text()
     assert "Thu 03 Dec 2026, 10:00 (America/New_York)" in text
-    for told in ("Dear Ana,", "RNT-1", "Toyota Corolla", "New York JFK", "USD 1,234.56"):
+    assert kind == "rental_overdue" or "Tue 01 Dec 2026, 10:00 (America/New_York)" in text
+    for told in ("Dear Ana,", "RNT-1", "Toyota Corolla"):
         assert told in text
 
 
-def test_a_hold_tells_until_when_in_the_time_of_the_branch():
-    assert "Sun 29 Nov 2026, 23:15 (America/New_York)" in letters.rental_held(RENTAL).text()
+@pytest.mark.parametrize(
+    ("tag", "instant", "amount"),
+    [
+        ("en", "Tue 01 Dec 2026, 10:00 (America/New_York)", "USD 1,234.56"),
+        ("de", "Di. 01.12.2026, 10:00 Uhr (America/New_York)", "1.234,56 USD"),
+        ("fr", "mar. 01/12/2026 à 10:00 (America/New_York)", "1\u00a0234,56 USD"),
+        ("es", "mar 01/12/2026, 10:00 (America/New_York)", "1.234,56 USD"),
+    ],
+)
+def test_dates_and_amounts_are_written_as_the_language_writes_them(tag: str, instant: str, amount: str) -> None:
+    text = written("rental_reserved", tag).text()
+    assert instant in text and amount in text
 
 
-def test_a_receipt_tells_every_amount_and_the_dates_of_the_branch():
-    text = letters.invoice_issued(INVOICE).text()
+def test_a_hold_tells_until_when_in_the_time_of_the_branch() -> None:
+    assert "Sun 29 Nov 2026, 23:15 (America/New_York)" in written("rental_held").text()
+
+
+def test_a_receipt_tells_every_amount_and_the_dates_of_the_branch() -> None:
+    text = written("invoice_issued").text()
     assert "Rental, 2 days:" in text
     for told in ("JPY 12,000", "JPY 1,000", "JPY 13,000", "JPY 1,300", "JPY 14,300", "INV-7", "RNT-1"):
         assert told in text
@@ -58,24 +143,36 @@ def test_a_receipt_tells_every_amount_and_the_dates_of_the_branch():
     assert "Fri 15 Jan 2027" in text
 
 
-def test_a_receipt_without_a_rental_does_not_speak_of_one():
-    letter = letters.invoice_issued(replace(INVOICE, rental_number=None))
-    assert letter.subject == "Invoice INV-7"
-    assert "None" not in letter.text()
+def test_a_receipt_without_a_rental_does_not_speak_of_one() -> None:
+    assert "Rental:" not in written("invoice_issued", rental_number=None).text()
 
 
-@pytest.mark.parametrize("letter", [*(write(RENTAL) for write in OF_RENTALS), letters.invoice_issued(INVOICE)])
-def test_the_html_tells_all_that_the_text_tells(letter):
-    html = letter.html()
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_html_tells_all_that_the_text_tells(kind: str) -> None:
+    letter = written(kind)
     for told in (letter.greeting, letter.opening, letter.closing, *(value for row in letter.table for value in row)):
-        assert told in html
+        assert told in letter.html() and told in letter.text()
 
 
-def test_what_people_typed_is_text_in_html_and_never_markup():
-    letter = letters.rental_reserved(replace(RENTAL, first_name="<script>alert(1)</script>", vehicle='A"&B'))
+def test_the_way_out_is_in_text_and_html_where_there_is_one() -> None:
+    letter = written("rental_reminder")
+    link = "https://x.example/u?token=a&b"
+    assert link in letter.text(link)
+    assert 'href="https://x.example/u?token=a&amp;b"' in letter.html(link)
+    assert "No more letters" not in letter.text() + letter.html()
+
+
+def test_what_people_typed_is_text_in_html_and_never_markup() -> None:
+    letter = written("rental_reserved", first_name="<script>alert(1)</script>", vehicle='A"&B')
     assert "<script>" not in letter.html()
     assert "&lt;script&gt;" in letter.html()
     assert "A&quot;&amp;B" in letter.html()
+
+
+def test_what_people_typed_is_never_read_as_a_phrase() -> None:
+    letter = written("rental_reserved", first_name="{number} $subject {0.__class__}", vehicle="$table")
+    for said in (letter.text(), letter.html()):
+        assert "{number} $subject {0.__class__}" in said and "$table" in said
 
 
 @pytest.mark.parametrize(
@@ -89,5 +186,24 @@ def test_what_people_typed_is_text_in_html_and_never_markup():
         (10**12, "USD", "USD 10,000,000,000.00"),
     ],
 )
-def test_an_amount_has_as_many_decimals_as_its_currency(minor_units, currency, shown):
-    assert letters.money(minor_units, currency) == shown
+def test_an_amount_has_as_many_decimals_as_its_currency(minor_units: int, currency: str, shown: str) -> None:
+    assert EN.money(minor_units, currency) == shown
+
+
+@pytest.mark.parametrize(("bps", "shown"), [(2300, "23"), (550, "5.5"), (1, "0.01"), (0, "0"), (10_000, "100")])
+def test_a_rate_is_shown_as_percent(bps: int, shown: str) -> None:
+    assert EN.percent(bps) == f"{shown}\u00a0%"
+
+
+class TestWhatIsWanted:
+    def test_before_a_choice_everything_goes_by_mail_and_what_cannot_wait_by_text_message_too(self) -> None:
+        assert {kind for kind in KINDS if is_wanted(kind, "email", None)} == set(KINDS)
+        assert {kind for kind in KINDS if is_wanted(kind, "sms", None)} == BY_DEFAULT["sms"] == {
+            "rental_reminder", "rental_overdue",
+        }  # fmt: skip
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_a_choice_decides_but_for_what_is_required_in_writing(self, kind: str) -> None:
+        assert is_wanted(kind, "email", []) == (kind in REQUIRED)
+        assert is_wanted(kind, "sms", []) is False
+        assert is_wanted(kind, "sms", [kind]) is True

@@ -8,7 +8,15 @@ from fleet.rules import lifecycles
 from fleet.rules.lifecycles import IllegalTransition, Lifecycle
 from tests.rules.pages import drawings
 
-ALL = [lifecycles.vehicle, lifecycles.rental, lifecycles.invoice]
+ALL = [
+    lifecycles.vehicle,
+    lifecycles.rental,
+    lifecycles.invoice,
+    lifecycles.webhook_delivery,
+    lifecycles.payment,
+    lifecycles.refund,
+    lifecycles.dispute,
+]
 each = pytest.mark.parametrize("lifecycle", ALL, ids=lambda lifecycle: lifecycle.thing)
 
 LEGAL = {
@@ -16,6 +24,10 @@ LEGAL = {
     "in_service>written_off out_of_service>sold out_of_service>written_off",
     "rental": "held>reserved held>expired held>cancelled reserved>active reserved>cancelled reserved>no_show active>completed",
     "invoice": "draft>open open>paid open>void open>written_off",
+    "webhook_delivery": "queued>delivered queued>retrying queued>dead retrying>delivered retrying>dead dead>queued",
+    "payment": "pending>captured pending>failed captured>disputed disputed>captured disputed>lost",
+    "refund": "requested>approved approved>sent sent>settled sent>failed",
+    "dispute": "open>won open>lost",
 }
 """The transitions as the domain names them, written down a second time on purpose."""
 

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from fleet.rules import pricing
+from fleet.rules import postings, pricing
 from fleet.rules.money import MAX_AMOUNT, round_half_up
 from fleet.rules.periods import Period, billable_days
 from fleet.rules.postings import ACCOUNT_BY_TYPE, CHART, OUTPUT_TAX, invoice_issued
@@ -95,3 +95,22 @@ def test_the_page_states_the_bound_the_taxed_types_and_the_rounding() -> None:
     assert (round_half_up(2945, 10), round_half_up(-2945, 10)) == (295, -295)
     named = section(PAGE, "Tax").partition("bear tax: ")[2].partition(". Damage")[0]
     assert {type_.strip() for type_ in named.split(",")} == TAXED_TYPES
+
+
+def test_the_table_of_moving_money_is_what_the_rules_post() -> None:
+    methods = list(postings.ACCOUNT_BY_METHOD)
+    made = {
+        "payment captured": [postings.payment_captured(method, 5) for method in methods],
+        "refund requested": [postings.refund_requested(5)],
+        "refund settled": [postings.refund_settled(method, 5) for method in methods],
+        "refund failed": [postings.refund_failed(5)],
+        "dispute opened": [postings.dispute_opened(5, 1)],
+        "dispute won": [postings.dispute_won(5)],
+        "dispute lost": [postings.dispute_lost(5)],
+    }
+
+    def accounts(entries: list[list[postings.PostingLine]], side: str) -> str:
+        return ", ".join(sorted({line.account for entry in entries for line in entry if line.side == side}))
+
+    computed = [[event, accounts(entries, "debit"), accounts(entries, "credit")] for event, entries in made.items()]
+    assert rows(PAGE, "Money that moves") == computed

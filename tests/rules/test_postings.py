@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 from hypothesis import given
 
-from fleet.rules import pricing
+from fleet.rules import postings, pricing
 from fleet.rules.money import MAX_AMOUNT, AmountTooLarge
 from fleet.rules.postings import (
     ACCOUNT_BY_TYPE,
@@ -128,3 +128,29 @@ def test_a_reversal_takes_an_entry_back_to_nothing(lines: list[TaxedLine]) -> No
 
 def test_every_type_that_is_taxed_is_a_type_of_line() -> None:
     assert pricing.TAXED_TYPES < LINE_TYPES
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        *(postings.payment_captured(method, 70) for method in postings.ACCOUNT_BY_METHOD),
+        *(postings.refund_settled(method, 70) for method in postings.ACCOUNT_BY_METHOD),
+        postings.refund_requested(70),
+        postings.refund_failed(70),
+        postings.dispute_opened(70, 15),
+        postings.dispute_opened(70, 0),
+        postings.dispute_won(70),
+        postings.dispute_lost(70),
+    ],
+)
+def test_money_that_moves_balances_and_earns_nothing(entry: list[PostingLine]) -> None:
+    check_balanced(entry)
+    assert {ACCOUNTS[posting.account].kind for posting in entry} <= {"asset", "liability", "expense"}
+
+
+def test_what_came_and_went_again_leaves_the_customers_credit_used() -> None:
+    gone = postings.payment_captured("card", 70) + postings.refund_requested(70) + postings.refund_settled("card", 70)
+    balances: Counter[str] = Counter()
+    for posting in gone:
+        balances[posting.account] += posting.amount if posting.side == "debit" else -posting.amount
+    assert {account: left for account, left in balances.items() if left} == {"1100": -70, "2120": 70}

@@ -49,6 +49,7 @@ UNSAFE: dict[str, tuple[str, str]] = {
     "no threads": ("WEB_THREADS", "0"),
     "no deadline": ("DATABASE_STATEMENT_TIMEOUT_MS", "0"),
     "a deadline in Arabic digits": ("DATABASE_LOCK_TIMEOUT_MS", "٨٠٠"),
+    "card payments in the clear": ("STRIPE_API_BASE", f"http://{HIDDEN}.example"),
     "a mail server that is none": ("SMTP_URL", f"http://mail:{HIDDEN}@mail.example"),
 }
 

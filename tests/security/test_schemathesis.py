@@ -18,8 +18,10 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from fleet.services import events
 from tests.books import posted
 from tests.cast import Cast, Person, at, iso
+from tests.money import given_back, id_of, paid
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 EXAMPLES = {GenerationMode.POSITIVE: 8, GenerationMode.NEGATIVE: 4}
@@ -49,7 +51,7 @@ PLAUSIBLE: dict[str, list[Any]] = {
     "first_name": ["Ana"],
     "last_name": ["Silva"],
     "address": ["Rua Augusta 1, Lisboa"],
-    "language": ["en", "pt"],
+    "language": ["en", "de"],
     "driver_license_number": [f"L-{number}" for number in range(20)],
     "driver_license_expiry": ["2099-12-31"],
     "date_of_birth": ["1990-02-28"],
@@ -69,6 +71,9 @@ PLAUSIBLE: dict[str, list[Any]] = {
     "roles": [["driver"]],
     "opening_hours": [{"mon": ["09:00-18:00"]}],
     "notes": [None, "Explored"],
+    "url": ["https://203.0.114.7/hooks"],
+    "event_types": [None, ["rental.reserved"]],
+    "after": [0, 1],
     "lines": [[{"account": account, "side": side, "amount": 5, "currency": "EUR"} for account, side in BALANCED]],
 }
 
@@ -91,12 +96,21 @@ def known(cast: Cast, role: str) -> Known:
         key="explored",
     )
     invoice = posted(cast)
+    payment = paid(cast, invoice, 5000)
     entries = cast.accountant.get("/v1/ledger/entries").json["data"]
     # Whoever explores as a customer does so as Ana, who would not survive what an admin may do to her.
     customers = [cast.ana.customer_id] if role == "customer" else [cast.ben.customer_id, cast.customer()]
+    endpoint = cast.admin.post("/v1/webhook-endpoints", {"url": "https://203.0.114.7/"}).json
+    events.put_in_order()
+    delivery = cast.admin.get(f"/v1/webhook-endpoints/{endpoint['id']}/deliveries").json["data"][0]
     return {
+        "endpoint_id": [endpoint["id"]],
+        "delivery_id": [delivery["id"]],
         "rental_id": [reserved.json["id"], f"{invoice.rental_id}"],
         "invoice_id": [f"{invoice.id}"],
+        "payment_id": [f"{id_of(payment)}"],
+        "refund_id": [f"{id_of(given_back(cast, payment, amount=5))}"],
+        "method": ["cash", "bank_transfer", "wallet"],
         "entry_id": [entries[0]["id"]],
         "code": ["1000", "9100", "9200"],
         "account": ["1000", "1100"],

@@ -12,6 +12,7 @@ from fleet.http import PUBLIC, Operation
 from fleet.models.invoices import Invoice
 from tests.books import issued
 from tests.cast import Cast, Person, at, insert, iso
+from tests.money import given_back, id_of, paid
 
 UNKNOWN = UUID("01a2175a-3166-71f2-8520-7980a10af0f7")
 
@@ -20,7 +21,11 @@ BODIES: dict[str, Any] = {
     "ChangeCustomer": {"first_name": "Stolen"},
     "CancelRental": {"reason": "mischief"},
     "ChangeRental": {"notes": "mischief"},
+    "ChooseNotifications": {"kinds": {"rental_reminder": {"email": False}}},
 }
+
+
+PERSONAL = ("rental_id", "invoice_id", "customer_id", "key_id", "payment_id", "refund_id")
 
 
 @dataclass(frozen=True)
@@ -32,10 +37,12 @@ class Belongings:
     invoice_id: UUID
     customer_id: UUID
     key_id: UUID
+    payment_id: UUID
+    refund_id: UUID
 
     @property
     def by_parameter(self) -> dict[str, UUID]:
-        return {name: getattr(self, name) for name in ("rental_id", "invoice_id", "customer_id", "key_id")}
+        return {name: getattr(self, name) for name in PERSONAL}
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +58,15 @@ def belongings(crew: Cast) -> Belongings:
         permissions=["branches.read"],
         expires_at=at(30),
     )
-    return Belongings(crew, invoice.rental_id, invoice.id, crew.ana.customer_id, key_id)
+    payment = paid(crew, invoice)
+    refund_id = id_of(given_back(crew, payment, amount=5))
+    return Belongings(crew, invoice.rental_id, invoice.id, crew.ana.customer_id, key_id, id_of(payment), refund_id)
 
 
 def customers_operations(crew: Cast) -> Iterator[tuple[str, str, Operation]]:
     """Every operation on one thing that customers may call on their own."""
     for rule, method, declared, _ in openapi.operations(crew.app):
-        personal = {name for name in rule.arguments if name in ("rental_id", "invoice_id", "customer_id", "key_id")}
+        personal = {name for name in rule.arguments if name in PERSONAL}
         if personal and declared.permission in auth.ROLES["customer"]:
             yield method, rule.rule.replace("<uuid:", "<"), declared
 
@@ -68,7 +77,7 @@ def ask(person: Person, method: str, pattern: str, declared: Operation, ids: dic
         path = path.replace(f"<{name}>", f"{value}")
     body = BODIES[declared.body.__name__] if declared.body else None
     answer = person.call(method, path, body, version="1") if declared.if_match else person.call(method, path, body)
-    said = answer.get_json()
+    said = answer.get_json() if answer.is_json else {}
     return answer.status_code, {name: value for name, value in said.items() if name != "request_id"}
 
 
@@ -91,15 +100,16 @@ class TestForeignThings:
     @pytest.mark.parametrize("role", ["maintenance_staff", "driver"])
     def test_the_workshop_and_drivers_see_no_renter(self, belongings: Belongings, role: str) -> None:
         person = belongings.cast.staff[role]
-        for path in ("/v1/customers", f"/v1/customers/{belongings.customer_id}", "/v1/rentals", "/v1/invoices", "/v1/users"):
+        own = f"/v1/customers/{belongings.customer_id}"
+        for path in ("/v1/customers", own, "/v1/rentals", "/v1/invoices", "/v1/payments", "/v1/users"):
             assert person.get(path).status_code == 403
 
     def test_a_customer_without_a_profile_sees_nothing(self, belongings: Belongings) -> None:
         newcomer = belongings.cast.person("customer")
-        for path in ("/v1/rentals", "/v1/invoices", "/v1/customers", "/v1/api-keys"):
+        for path in ("/v1/rentals", "/v1/invoices", "/v1/payments", "/v1/customers", "/v1/api-keys"):
             assert newcomer.get(path).get_json() == {"data": [], "next_cursor": None}
 
-    @pytest.mark.parametrize("thing", ["rentals", "invoices"])
+    @pytest.mark.parametrize("thing", ["rentals", "invoices", "payments"])
     def test_no_filter_widens_what_one_sees(self, belongings: Belongings, thing: str) -> None:
         ben = belongings.cast.ben
         for query in (f"customer_id={belongings.customer_id}", f"customer_id={UNKNOWN}", "limit=200", ""):
@@ -177,8 +187,10 @@ OPEN = {
     "GET /health/ready",
     "GET /metrics",
     "GET /openapi.json",
+    "GET /v1/unsubscribe",
     "POST /v1/auth/login",
     "POST /v1/auth/logout",
     "POST /v1/auth/refresh",
     "POST /v1/auth/register",
+    "POST /v1/unsubscribe",
 }

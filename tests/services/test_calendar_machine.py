@@ -7,6 +7,7 @@ from itertools import combinations
 from typing import Any
 from uuid import UUID, uuid4
 
+import orjson
 import time_machine
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -104,10 +105,10 @@ class CalendarMachine(RuleBasedStateMachine):
         claim = Claim("user", "POST", "/v1/rentals", str(uuid4()), b"fingerprint")
         with self._expected(lambda: self.paper.reserve(cars, begin, end, hold * QUARTER if hold else None)) as expected:
             given = reservations.reserve(
-                self.actor, wish, claim=claim, answer_of=lambda document: StoredAnswer(201, {}, document["id"].bytes)
+                self.actor, wish, claim=claim, answer_of=lambda document: StoredAnswer(201, {}, orjson.dumps(document))
             )
             for booking in expected:
-                self.paper.book(UUID(bytes=given.answer.body), booking)
+                self.paper.book(UUID(orjson.loads(given.answer.body)["id"]), booking)
 
     @rule(pick=PICKS)
     @precondition(lambda self: self._any("held"))

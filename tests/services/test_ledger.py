@@ -69,11 +69,11 @@ class TestPostingInvoices:
         assert ledger.post_invoices([draft(cast), cast.corolla]) == 0
         assert ledger.post_invoices([]) == 0
 
-    def test_a_batch_of_any_size_takes_two_statements(self, cast: Cast, statements: list[str]) -> None:
+    def test_a_batch_of_any_size_takes_four_statements(self, cast: Cast, statements: list[str]) -> None:
         invoices = [issued(cast, DAYS, LATE).id for _ in range(50)]
         statements.clear()
         assert ledger.post_invoices(invoices) == 50
-        assert len(statements) == 2
+        assert len(statements) == 4, "two for the entries, two to tell of them"
 
     def test_invoices_of_a_closed_year_are_refused_whole(self, cast: Cast) -> None:
         with time_machine.travel("2025-12-31T12:00:00Z"):
@@ -106,6 +106,7 @@ class TestReconciling:
             {
                 "fact": "invoice",
                 "id": invoice.id,
+                "event": "issued",
                 "number": invoice.number,
                 "currency": "EUR",
                 "amount": invoice.total_amount,
@@ -142,7 +143,7 @@ class TestReconciling:
         ledger.reverse(actor, reversal["id"], booked_on=None, memo=None)
         assert reconciliation.reconcile(actor)["balanced"]
 
-    @pytest.mark.parametrize("source", ["invoice", "payment", "manual", "entry"])
+    @pytest.mark.parametrize("source", ["invoice", "payment", "refund", "dispute", "manual", "entry"])
     def test_an_entry_whose_fact_does_not_exist_is_unexpected(self, cast: Cast, source: str) -> None:
         made_up = entry_by_hand(
             ("1100", "debit", 5), ("4000", "credit", 5), source_type=source, source_id=cast.corolla, event="issued"

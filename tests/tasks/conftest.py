@@ -1,11 +1,12 @@
 """What the tests of the asynchronous side share: an empty outbox and an empty broker."""
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import redis
 
-from fleet.db import db
 from fleet.embedded import Databases
 from tasks import app as celery_app
 from tasks.broker import Broker
@@ -22,8 +23,14 @@ def broker(databases: Databases, fresh_database: None) -> Iterator[Broker]:
 
 
 @pytest.fixture
-def effects(fresh_database: None) -> Iterator[None]:
-    """A table of effects, for `tests.tasks.consuming`."""
-    db.execute_sql("CREATE TABLE effect_of_test (message_id uuid)")
-    yield
-    db.execute_sql("DROP TABLE effect_of_test")
+def processes_environment(environment: dict[str, str], tmp_path: Path) -> dict[str, str]:
+    """What real processes of the asynchronous side need to join the test."""
+    inherited = {name: value for name, value in os.environ.items() if name not in environment}
+    return {
+        **inherited,
+        **environment,
+        "FLEET_MAIL_DIR": str(tmp_path / "mail"),
+        "LOG_LEVEL": "INFO",
+        "REMAP_SIGTERM": "SIGQUIT",
+        "PYTHONWARNINGS": "default",
+    }

@@ -19,6 +19,14 @@ def promised(count: int = 1, topic: str = TOPIC) -> list[str]:
     return [str(outbox.promise(topic, "invoice", clock.new_id())) for _ in range(count)]
 
 
+def dead_letter(cause: str = "Poison at tests", topic: str = TOPIC) -> str:
+    """The id of a promise that was given up after all its deliveries."""
+    [promise_id] = promised(topic=topic)
+    db.execute_sql("UPDATE outbox SET deliveries = %s, publishes = 3 WHERE id = %s", (outbox.MAX_DELIVERIES, promise_id))
+    outbox.bury([promise_id], cause)
+    return promise_id
+
+
 def row(promise_id: Id) -> Outbox:
     """The promise as it stands in the database."""
     found: Outbox = Outbox.get(Outbox.id == promise_id)
@@ -35,9 +43,11 @@ def rows(ids: Iterable[Id]) -> list[Outbox]:
 
 
 def state(promise_id: Id) -> str:
-    """confirmed, dead or waiting."""
+    """confirmed, discarded, dead or waiting."""
     found = row(promise_id)
-    return "confirmed" if found.confirmed_at else "dead" if found.dead_at else "waiting"
+    if found.confirmed_at:
+        return "confirmed"
+    return "discarded" if found.discarded_at else "dead" if found.dead_at else "waiting"
 
 
 def texts(ids: Iterable[Id]) -> list[str]:

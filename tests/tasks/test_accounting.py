@@ -5,9 +5,10 @@ from collections import Counter
 import pytest
 
 from fleet.db import db
-from tasks import accounting
+from tasks import accounting, topics
 from tests.books import issued
 from tests.cast import Cast
+from tests.money import given_back, paid
 from tests.tasks.outboxes import at_once, let_leases_end, state, texts
 
 
@@ -40,6 +41,22 @@ def test_an_invoice_is_posted_once_by_many_workers_at_once(cast, promise_of):
     invoice = issued(cast)
     at_once([lambda: accounting.post_invoice(texts([promise_of(invoice)]))] * 6)
     assert entries(invoice) == [1]
+
+
+@pytest.mark.parametrize(
+    ("topic", "count"),
+    [("accounting.post_payment", 1), ("accounting.post_refund", 2)],
+)
+def test_money_is_posted_as_it_was_promised_and_once(cast, topic, count):
+    given_back(cast, paid(cast, issued(cast)), amount=70)
+    promises = texts(found for (found,) in db.rows("SELECT id FROM outbox WHERE topic = %s", (topic,)))
+    assert len(promises) == count
+    consumer = getattr(accounting, topic.partition(".")[2])
+    topics()  # Celery makes its tasks at the first look at them, and not safely in many threads at once
+    at_once([lambda: consumer(promises)] * 4)
+    source = topic.rpartition("_")[2]
+    assert db.rows("SELECT count(*) FROM journal_entry WHERE source_type = %s", (source,)) == [(count,)]
+    assert {state(one) for one in promises} == {"confirmed"}
 
 
 def test_an_invoice_into_a_closed_period_waits_and_does_not_hold_the_others(cast, promise_of):

@@ -1,26 +1,30 @@
 """A letter goes out at least once, twice only where nobody can know better, and then with one Message-ID."""
 
 import email
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from email import policy
 from pathlib import Path
 from uuid import UUID
 
 import pytest
+from prometheus_client import REGISTRY
 
-from fleet import clock
+from fleet import clock, config
 from fleet.db import db
-from fleet.gateways.mail import FolderMailer, Mail, MailNotConfigured, MailRefused, MailUnavailable
+from fleet.gateways.mail import FolderMailer, Mail, MailNotConfigured, MailRefused, MailUnavailable, Session
 from fleet.models.notifications import Notification
-from fleet.services import notifications, outbox
+from fleet.rules.notices import KINDS, REQUIRED
+from fleet.services import notifications, outbox, webhook_notices
 from tasks import notifications as consumers
 from tasks import topics
 from tests.books import issued, rental_to_bill
 from tests.cast import Cast, at
+from tests.tasks.letters_due import STATE_OF, booked_as, promised_about
 from tests.tasks.outboxes import at_once, last_error, let_leases_end, received, row, state, texts
 
 SENDER = "Fleet <no-reply@fleet.example>"
-KINDS_OF_RENTALS = ["rental_held", "rental_reserved", "rental_changed", "rental_cancelled"]
 
 
 class Post:
@@ -30,6 +34,10 @@ class Post:
         self.mails: list[Mail] = []
         self.fails_with: Exception | None = None
         self.while_sending: Callable[[], object] = lambda: None
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        yield self
 
     def send(self, mail: Mail) -> None:
         self.while_sending()
@@ -59,14 +67,22 @@ def ring(promise: UUID) -> None:
     consumers.rental_reserved(texts([promise]))
 
 
+def skipped(promise: UUID) -> str | None:
+    """Why its letter was not sent."""
+    found = Notification.get(Notification.id == promise)
+    assert found.status == "skipped"
+    return found.reason
+
+
 def status(promise: UUID) -> str:
     """How far its letter is."""
     return str(Notification.get(Notification.id == promise).status)
 
 
-@pytest.mark.parametrize("kind", KINDS_OF_RENTALS)
-def test_each_kind_of_letter_about_a_rental_goes_to_its_renter(cast, rental, post, kind):
-    made = outbox.promise(f"notifications.{kind}", "rental", rental.id)
+@pytest.mark.parametrize("kind", STATE_OF)
+def test_each_kind_of_letter_about_a_rental_goes_to_its_renter(cast, post, kind):
+    rental = booked_as(cast, kind)
+    made = promised_about(kind, rental)
     getattr(consumers, kind)(texts([made]))
     [mail] = post.mails
     assert mail.to == cast.ana.email
@@ -75,11 +91,62 @@ def test_each_kind_of_letter_about_a_rental_goes_to_its_renter(cast, rental, pos
     assert "(Europe/Lisbon)" in mail.text
     assert state(made) == "confirmed"
     kept = Notification.get(Notification.id == made)
-    assert (kept.kind, kept.status, kept.rental_id) == (kind, "sent", rental.id)
+    assert (kept.kind, kept.channel, kept.status, kept.rental_id) == (kind, "email", "sent", rental.id)
     assert kept.customer_id == cast.ana.customer_id
 
 
-def test_the_receipt_shows_the_invoice_with_its_tax(cast, post):
+@pytest.mark.parametrize("kind", [kind for kind, known in KINDS.items() if known.true_in])
+def test_a_letter_that_is_true_no_longer_is_not_sent(cast, post, kind):
+    rental = booked_as(cast, kind)
+    made = promised_about(kind, rental)
+    db.execute_sql("ALTER TABLE rental DISABLE TRIGGER rental_transition")
+    try:
+        db.execute_sql("UPDATE rental SET status = 'cancelled' WHERE id = %s", (rental.id,))
+    finally:
+        db.execute_sql("ALTER TABLE rental ENABLE TRIGGER rental_transition")
+    getattr(consumers, kind)(texts([made]))
+    assert post.mails == []
+    assert (skipped(made), state(made)) == ("outdated", "confirmed")
+
+
+def test_a_reminder_of_a_rental_that_moved_is_not_sent(cast, post):
+    rental = booked_as(cast, "rental_reminder")
+    made = promised_about("rental_reminder", rental)
+    db.execute_sql("UPDATE rental SET start_at = start_at + interval '1 hour' WHERE id = %s", (rental.id,))
+    consumers.rental_reminder(texts([made]))
+    assert (post.mails, skipped(made)) == ([], "outdated")
+
+
+def test_a_vehicle_that_was_given_more_time_is_not_asked_back(cast, post):
+    rental = booked_as(cast, "rental_overdue")
+    made = promised_about("rental_overdue", rental)
+    db.execute_sql("UPDATE rental SET end_at = end_at + interval '1 day' WHERE id = %s", (rental.id,))
+    consumers.rental_overdue(texts([made]))
+    assert (post.mails, skipped(made)) == ([], "outdated")
+
+
+def test_a_hold_whose_time_is_over_is_not_told_as_if_it_stood(cast, post):
+    rental = booked_as(cast, "rental_held")
+    made = promised_about("rental_held", rental)
+    db.execute_sql("UPDATE rental SET hold_expires_at = now() - interval '1 second' WHERE id = %s", (rental.id,))
+    consumers.rental_held(texts([made]))
+    assert (post.mails, skipped(made)) == ([], "outdated")
+
+
+def test_a_letter_is_written_in_the_customers_language(cast, promise, post):
+    db.execute_sql("UPDATE customer SET language = 'de' WHERE id = %s", (cast.ana.customer_id,))
+    ring(promise)
+    [mail] = post.mails
+    assert mail.subject.startswith("Ihre Reservierung") and '<html lang="de">' in mail.html
+
+
+def test_a_language_of_old_that_is_not_offered_is_the_default(cast, promise, post):
+    db.execute_sql("UPDATE customer SET language = 'pt' WHERE id = %s", (cast.ana.customer_id,))
+    ring(promise)
+    assert post.mails[0].subject.startswith("Your reservation")
+
+
+def test_the_receipt_brings_the_invoice_on_paper(cast, post):
     invoice = issued(cast)
     [made] = [found for (found,) in db.rows("SELECT id FROM outbox WHERE topic = 'notifications.invoice_issued'")]
     consumers.invoice_issued(texts([made]))
@@ -87,13 +154,15 @@ def test_the_receipt_shows_the_invoice_with_its_tax(cast, post):
     assert invoice.number in mail.subject
     for told in ("EUR 90.00", "EUR 20.70", "EUR 110.70"):
         assert told in mail.text
+    [paper] = mail.attachments
+    assert (paper.name, paper.subtype, paper.content[:5]) == (f"{invoice.number}.pdf", "pdf", b"%PDF-")
+    assert paper.content == cast.ana.get(f"/v1/invoices/{invoice.id}.pdf").data
     assert Notification.get(Notification.id == made).invoice_id == invoice.id
 
 
-def test_every_promised_letter_has_a_consumer_and_a_writer():
-    assert {f"notifications.{kind}" for kind in notifications.WRITERS} == {
-        topic for topic in topics() if topic.startswith("notifications.")
-    }
+def test_every_kind_has_a_consumer_and_text_messages_have_theirs():
+    known = {topic for topic in topics() if topic.startswith("notifications.")}
+    assert known == {f"notifications.{kind}" for kind in KINDS} | {notifications.SMS_TOPIC, webhook_notices.TOPIC}
 
 
 def test_the_same_message_a_hundred_times_is_one_mail(promise, post):
@@ -164,25 +233,31 @@ def test_a_letter_that_another_worker_is_sending_is_left_to_it(promise, post):
     assert state(promise) == "confirmed"
 
 
-def test_a_letter_whose_worker_was_killed_goes_out_again_with_the_same_id(promise, post):
-    class Killed(BaseException):
-        """The end of the process, after the server took the mail."""
+class Killed(BaseException):
+    """The end of the process, after the server took the message and before we noted it."""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_letter_whose_worker_was_killed_goes_out_again_with_the_same_id(cast, post, kind):
+    """At least once, for every kind by e-mail."""
+    made = promised_about(kind, booked_as(cast, kind))
+    again = lambda: getattr(consumers, kind)(texts([made]))  # noqa: E731
 
     def sent_and_killed():
-        post.mails.append(Mail(f"{promise}", "", "", "", ""))
+        post.mails.append(Mail(f"{made}", "", "", "", ""))
         raise Killed
 
     post.while_sending = sent_and_killed
     with pytest.raises(Killed):
-        ring(promise)
+        again()
     post.while_sending = lambda: None
-    ring(promise)
-    assert (status(promise), state(promise), len(post.mails)) == ("sending", "waiting", 1)
+    again()
+    assert (status(made), state(made), len(post.mails)) == ("sending", "waiting", 1)
     db.execute_sql("UPDATE notification SET attempted_at = now() - interval '91 seconds'")
     let_leases_end()
-    ring(promise)
-    assert (status(promise), state(promise)) == ("sent", "confirmed")
-    assert {mail.id for mail in post.mails} == {f"{promise}"}
+    again()
+    assert (status(made), state(made)) == ("sent", "confirmed")
+    assert {mail.id for mail in post.mails} == {f"{made}"}
     assert len(post.mails) == 2
 
 
@@ -191,7 +266,7 @@ def test_an_erased_customer_gets_no_letter(cast, promise, post):
     db.execute_sql(erased, (cast.ana.customer_id,))
     ring(promise)
     assert post.mails == []
-    assert state(promise) == "confirmed"
+    assert (skipped(promise), state(promise)) == ("erased", "confirmed")
 
 
 def test_one_refused_letter_does_not_hold_the_others(cast, rental, post):
@@ -207,8 +282,38 @@ def test_what_a_customer_is_called_is_only_text(cast, promise, tmp_path: Path, m
     )
     monkeypatch.setattr(consumers, "mailer", lambda: FolderMailer(tmp_path, SENDER))
     ring(promise)
-    [file] = tmp_path.iterdir()
+    [file] = tmp_path.glob("*.eml")
     mail = email.message_from_bytes(file.read_bytes(), policy=policy.default)
     assert mail["Bcc"] is None
     assert mail["To"] == cast.ana.email
     assert "<script>" not in str(mail.get_body(("html",)))
+
+
+def test_sent_received_and_confirmed_is_noted_together_or_not_at_all(promise, post, monkeypatch):
+    monkeypatch.setattr(notifications.models, "FINISH_LETTER", f"{notifications.models.FINISH_LETTER};SELECT 1 / 0")
+    ring(promise)
+    assert (len(post.mails), status(promise), received(promise), state(promise)) == (1, "sending", 0, "waiting")
+
+
+def test_every_outcome_is_counted_by_kind_and_channel(promise, post):
+    def counted(outcome: str) -> float:
+        labels = {"kind": "rental_reserved", "channel": "email", "outcome": outcome}
+        return REGISTRY.get_sample_value("fleet_notifications_total", labels) or 0.0
+
+    before = counted("failed"), counted("sent")
+    post.fails_with = MailUnavailable("ConnectionRefusedError")
+    ring(promise)
+    post.fails_with = None
+    ring(promise)
+    assert (counted("failed"), counted("sent")) == (before[0] + 1, before[1] + 1)
+
+
+def test_a_way_out_goes_with_what_the_customer_can_do_without(cast, post, monkeypatch):
+    monkeypatch.setattr(config, "_current", replace(config.current(), public_url="https://fleet.example"))
+    for kind in KINDS:
+        made = promised_about(kind, booked_as(cast, kind))
+        getattr(consumers, kind)(texts([made]))
+        mail = post.mails.pop()
+        link = mail.unsubscribe_url
+        assert bool(link) != (kind in REQUIRED)
+        assert not link or (link in mail.text and link in mail.html)

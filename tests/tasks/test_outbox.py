@@ -19,7 +19,7 @@ class Undone(Exception):
 
 
 def claimed(limit: int = 500) -> set:
-    return {promise.id for promise in outbox.claim_due(outbox.QUEUES, limit=limit)}
+    return {promise.id for promise in outbox.claim_due(dict.fromkeys(outbox.QUEUES, limit))}
 
 
 def test_a_promise_is_gone_when_its_transaction_is_rolled_back():
@@ -33,7 +33,7 @@ def test_a_promise_carries_the_id_of_the_request_that_made_it():
     with logs.context(request_id="req-1", traceparent="00-1-2-01"):
         [made] = promised()
     assert (row(made).request_id, row(made).traceparent) == ("req-1", "00-1-2-01")
-    assert outbox.claim_due(outbox.QUEUES, limit=1)[0].request_id == "req-1"
+    assert outbox.claim_due(dict.fromkeys(outbox.QUEUES, 1))[0].request_id == "req-1"
 
 
 def test_a_promise_keeps_its_topic_aggregate_and_payload():
@@ -90,14 +90,14 @@ def test_a_lease_doubles_with_every_publish_up_to_its_longest():
 def test_each_queue_gets_rows_of_its_own_whatever_the_backlog_of_another():
     promised(30)
     [letter] = promised(topic="notifications.rental_held")
-    got = outbox.claim_due(outbox.QUEUES, limit=10)
+    got = outbox.claim_due(dict.fromkeys(outbox.QUEUES, 10))
     assert letter in {promise.id for promise in got}
     assert [promise.queue for promise in got].count("accounting") == 10
 
 
 def test_a_closed_queue_is_left_alone():
     promised(3)
-    assert outbox.claim_due(["notifications"], limit=10) == []
+    assert outbox.claim_due({"notifications": 10}) == []
 
 
 def test_released_promises_are_due_again_soon_and_their_lease_has_not_grown():
@@ -183,7 +183,8 @@ def plan_of(statement: str, values: dict) -> str:
 
 
 def test_claiming_reads_the_index_of_what_is_due_and_never_the_whole_table(history):
-    values = {"queues": list(outbox.QUEUES), "limit": 500, "most_deliveries": 8, "lease_s": 30, "longest_lease_s": 900}
+    leases = {"most_deliveries": 8, "lease_s": 30, "longest_lease_s": 900}
+    values = {"queues": list(outbox.QUEUES), "limits": [500] * len(outbox.QUEUES), **leases}
     plan = plan_of(promises.CLAIM_DUE, values)
     assert "outbox_due" in plan
     assert "outbox_pkey" in plan
@@ -197,6 +198,12 @@ def test_a_batch_is_found_by_its_ids_and_not_by_reading_the_backlog(history, nam
     assert "outbox_pkey" in plan
     assert "Seq Scan" not in plan
     assert "outbox_due" not in plan
+
+
+def test_whose_turn_it_is_is_asked_of_a_small_index_of_its_own(history):
+    plan = plan_of(promises.OUT_OF_TURN, {"ids": "{" + ",".join(str(made) for made in history) + "}"})
+    assert "outbox_accounting_open" in plan
+    assert "Seq Scan" not in plan
 
 
 def test_two_workers_that_receive_the_same_messages_in_opposite_order_do_not_deadlock():

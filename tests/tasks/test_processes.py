@@ -1,75 +1,18 @@
 """The real processes: from a committed promise over relay, broker and worker to its effect, and their start and end."""
 
 import email
-import json
-import os
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from email import policy
-from pathlib import Path
 
-import psutil
-import psycopg2
 import pytest
 
 from fleet import logs
 from fleet.db import db
-from fleet.embedded import Databases
 from fleet.services import outbox
 from tasks import app, topics
 from tests.books import issued
+from tests.tasks.crew import BEAT, RELAY, TIMEOUT_S, WORKER, await_, closed_books, kill_children_of, lines, running
 from tests.tasks.outboxes import row, state
-
-ROOT = Path(__file__).parents[2]
-CELERY = [sys.executable, "-m", "celery", "--app", "tasks"]
-WORKER = [*CELERY, "worker", "--concurrency", "2", "--without-gossip", "--without-mingle", "--without-heartbeat"]
-RELAY = [sys.executable, "-m", "tasks.relay"]
-BEAT = [*CELERY, "beat", "--schedule"]
-TIMEOUT_S = 30
-
-
-@contextmanager
-def running(command: list[str], environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen]:
-    """The process with its children, its output in `log`; killed at the end, should it still be there."""
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, env=environment, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-        )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
-@pytest.fixture
-def processes_environment(environment: dict[str, str], tmp_path: Path) -> dict[str, str]:
-    inherited = {name: value for name, value in os.environ.items() if name not in environment}
-    return {
-        **inherited,
-        **environment,
-        "FLEET_MAIL_DIR": str(tmp_path / "mail"),
-        "LOG_LEVEL": "INFO",
-        "REMAP_SIGTERM": "SIGQUIT",
-        "PYTHONWARNINGS": "default",
-    }
-
-
-def await_(done) -> None:
-    deadline = time.monotonic() + TIMEOUT_S
-    while not done():
-        assert time.monotonic() < deadline, f"it did not happen within {TIMEOUT_S} s"
-        time.sleep(0.05)
-
-
-def lines(log: Path) -> list[dict]:
-    """The JSON lines of a log; what else Celery prints is left out."""
-    return [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
 
 
 @pytest.mark.slow
@@ -120,24 +63,6 @@ def test_a_worker_that_is_killed_in_the_middle_of_its_work_leaves_one_effect(
         await_(lambda: state(promise) == "confirmed")
     assert db.one("SELECT count(*) FROM journal_entry WHERE source_id = %s", (invoice.id,)) == (1,)
     assert row(promise).deliveries == 2
-
-
-@contextmanager
-def closed_books(databases: Databases) -> Iterator[None]:
-    """Somebody has the fiscal periods locked: whoever posts waits."""
-    connection = psycopg2.connect(databases.database_url)
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT 1 FROM fiscal_period FOR UPDATE")
-    yield
-    connection.close()
-
-
-def kill_children_of(pid: int) -> list[int]:
-    """Kill the pool's children, as the system does when memory runs out; returns them."""
-    children = [child.pid for child in psutil.Process(pid).children()]
-    for child in children:
-        os.kill(child, signal.SIGKILL)
-    return children
 
 
 @pytest.mark.slow

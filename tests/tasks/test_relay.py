@@ -9,9 +9,11 @@ import time
 import pytest
 import redis
 
+from fleet import clock
 from fleet.db import db
 from fleet.embedded import Databases
-from tasks import backpressure, relay, topics
+from fleet.services import outbox
+from tasks import app, backpressure, relay, topics
 from tasks.broker import Broker, BrokerAway
 from tasks.relay import Relay
 from tests.tasks.outboxes import TOPIC, let_leases_end, promised, row, rows, state
@@ -37,8 +39,8 @@ def queued(databases: Databases):
 def new_relay(broker: Broker, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(backpressure, "LOOK_EVERY_S", 0.0)
 
-    def make(queue_limit: int = 100, broker: Broker = broker) -> Relay:
-        return Relay(broker, known=topics(), queue_limit=queue_limit)
+    def make(limit: int = 100, broker: Broker = broker) -> Relay:
+        return Relay(broker, known=topics(), limits=dict.fromkeys(outbox.QUEUES, limit))
 
     return make
 
@@ -154,12 +156,30 @@ def test_the_relay_goes_on_by_itself_when_the_broker_and_the_database_come_back(
     assert caplog.messages[-1] == "relay stopped"
 
 
-def test_an_unknown_topic_is_dead_at_once_and_holds_nobody(new_relay, queued):
+def test_an_unknown_topic_waits_for_a_newer_relay_and_holds_nobody(new_relay, queued):
     [strange] = promised(topic="accounting.conjure")
     [known] = promised()
     new_relay().turn()
-    assert (state(strange), row(strange).last_error) == ("dead", "no consumer has this topic")
+    assert (state(strange), row(strange).last_error) == ("waiting", "no consumer has this topic")
+    assert 50 < (row(strange).next_attempt_at - clock.now()).total_seconds() < 70
     assert queued("accounting") == [(TOPIC, [known])]
+    let_leases_end()
+    newer = Relay(Broker(app), known={"accounting.conjure"}, limits=dict.fromkeys(outbox.QUEUES, 100))
+    newer.turn()
+    assert queued("accounting")[1:] == [("accounting.conjure", [strange])]
+
+
+def test_an_unknown_topic_is_dead_after_an_hour_of_looks(new_relay, caplog):
+    [strange] = promised(topic="accounting.conjure")
+    one = new_relay()
+    for _ in range(outbox.UNKNOWN_LOOKS - 1):
+        one.turn()
+        let_leases_end()
+    assert state(strange) == "waiting"
+    one.turn()
+    assert (state(strange), row(strange).last_error) == ("dead", "no consumer has this topic")
+    assert "dead letters: no consumer" in caplog.messages
+    assert outbox.UNKNOWN_LOOKS * outbox.UNKNOWN_PAUSE_S == 3600
 
 
 def test_a_sweep_is_no_topic():
@@ -170,7 +190,7 @@ def test_a_full_queue_pauses_and_the_others_go_on(new_relay, queued, monkeypatch
     monkeypatch.setattr(relay, "USUAL_BATCH", 1)
     monkeypatch.setattr(relay, "CLAIM_LIMIT", 2)
     [*held] = promised(8)
-    one = new_relay(queue_limit=4)
+    one = new_relay(limit=4)
     for _ in range(4):
         one.turn()
     promised(topic=LETTER)

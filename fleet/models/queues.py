@@ -1,0 +1,104 @@
+"""How the outbox stands, counted at a cost that does not grow with it: what would be read beyond a bound is left out."""
+
+from typing import NamedTuple
+
+from fleet.db import db, transaction
+from fleet.models.dead_letters import CAUSE
+
+# Of one queue, those first that were due first. The count of a longer backlog stops at the one; the oldest is looked for among
+# the other, because that takes more than the index.
+MOST_WAITING, MOST_AGED = 50_000, 5_000
+# Of all queues together, the newest.
+MOST_CONFIRMED = 20_000
+MOST_DEAD = 50_000
+
+
+class Backlog(NamedTuple):
+    """What waits in one queue, None being all, and the age in seconds of its oldest promise, since its replay if it had one."""
+
+    queue: str | None
+    waiting: int
+    due: int
+    oldest_age_s: float | None
+
+
+class Pace(NamedTuple):
+    """What was confirmed of one queue, None being all, and the oldest of these confirmations. Times in seconds."""
+
+    queue: str | None
+    confirmed: int
+    lag_p50_s: float
+    lag_p99_s: float
+    since_s: float
+
+
+class Dead(NamedTuple):
+    """Dead letters of one topic and kind of cause, and how long ago the first of them died, in seconds."""
+
+    topic: str
+    queue: str
+    cause: str
+    letters: int
+    oldest_age_s: float
+
+
+def backlogs(queues: list[str]) -> list[Backlog]:
+    """The backlog of each of these queues."""
+    with transaction():
+        db.execute_sql(ALONG_THE_INDEX)
+        return [Backlog(*row) for row in db.rows(BACKLOGS, {"queues": queues, "most": MOST_WAITING, "most_aged": MOST_AGED})]
+
+
+def paces(window_s: float) -> list[Pace]:
+    """The pace of each queue that had confirmations in the last `window_s`, and of all together if there were any."""
+    with transaction():
+        db.execute_sql(ALONG_THE_INDEX)
+        return [Pace(*row) for row in db.rows(PACES, {"window_s": window_s, "most": MOST_CONFIRMED})]
+
+
+def dead() -> list[Dead]:
+    """Dead letters that nobody discarded, those that died first."""
+    return [Dead(*row) for row in db.rows(DEAD, {"most": MOST_DEAD})]
+
+
+# Faced with much of it the planner would read and sort the whole to give us its beginning.
+ALONG_THE_INDEX = "SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off"
+
+_WAITING = """FROM outbox
+        WHERE queue = asked.queue AND confirmed_at IS NULL AND dead_at IS NULL
+        ORDER BY next_attempt_at"""
+BACKLOGS = f"""
+SELECT asked.queue, counted.waiting, counted.due, head.oldest_age_s
+FROM unnest(%(queues)s::text[]) WITH ORDINALITY AS asked (queue, place)
+CROSS JOIN LATERAL (
+    SELECT count(*) AS waiting, count(*) FILTER (WHERE next_attempt_at <= now()) AS due
+    FROM (SELECT next_attempt_at {_WAITING} LIMIT %(most)s) AS those
+) AS counted
+CROSS JOIN LATERAL (
+    SELECT extract(epoch FROM now() - min(coalesce(replayed_at, created_at)))::float8 AS oldest_age_s
+    FROM (SELECT created_at, replayed_at {_WAITING} LIMIT %(most_aged)s) AS those
+) AS head
+ORDER BY asked.place
+"""
+PACES = """
+SELECT queue, count(*),
+    percentile_cont(0.5) WITHIN GROUP (ORDER BY lag_s), percentile_cont(0.99) WITHIN GROUP (ORDER BY lag_s),
+    extract(epoch FROM now() - min(confirmed_at))::float8
+FROM (
+    SELECT queue, confirmed_at, extract(epoch FROM confirmed_at - coalesce(replayed_at, created_at))::float8 AS lag_s
+    FROM outbox
+    WHERE confirmed_at > now() - interval '1 second' * %(window_s)s
+    ORDER BY confirmed_at DESC LIMIT %(most)s
+) AS recent
+GROUP BY GROUPING SETS ((queue), ())
+HAVING count(*) > 0
+"""
+DEAD = f"""
+SELECT topic, queue, cause, count(*), extract(epoch FROM now() - min(dead_at))::float8
+FROM (
+    SELECT topic, queue, dead_at, coalesce({CAUSE}, 'Unknown') AS cause FROM outbox
+    WHERE dead_at IS NOT NULL AND discarded_at IS NULL
+    ORDER BY dead_at LIMIT %(most)s
+) AS open_letters
+GROUP BY topic, queue, cause ORDER BY topic, cause
+"""

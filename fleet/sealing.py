@@ -1,0 +1,47 @@
+"""Keeping secrets that have to be read again, encrypted by a key that the database does not hold."""
+
+import hashlib
+import os
+from functools import lru_cache
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+_VERSION, _KEY_ID, _NONCE = 1, 8, 12
+_HEAD = 1 + _KEY_ID + _NONCE
+
+
+class SealBroken(Exception):
+    """It was sealed under another SECRET_KEY, for another thing, or it was changed."""
+
+
+def seal(plain: bytes, *, about: bytes, secret_key: str) -> bytes:
+    """Encrypt (AES-256-GCM) what belongs to `about`, such as a row's id: moved to another row it cannot be opened.
+
+    The result begins with the name of its key, so that keys can be changed while sealed things lie about.
+    """
+    key_id, key = _key(secret_key)
+    nonce = os.urandom(_NONCE)
+    head = bytes([_VERSION]) + key_id
+    return head + nonce + AESGCM(key).encrypt(nonce, plain, head + about)
+
+
+def unseal(sealed: bytes, *, about: bytes, secret_key: str) -> bytes:
+    """What was sealed. Raises SealBroken."""
+    key_id, key = _key(secret_key)
+    head, nonce = sealed[: 1 + _KEY_ID], sealed[1 + _KEY_ID : _HEAD]
+    if head != bytes([_VERSION]) + key_id:
+        raise SealBroken("another key")
+    try:
+        return AESGCM(key).decrypt(nonce, sealed[_HEAD:], head + about)
+    except (InvalidTag, ValueError):
+        raise SealBroken("changed, or of another thing") from None
+
+
+@lru_cache(maxsize=4)
+def _key(secret_key: str) -> tuple[bytes, bytes]:
+    """The key's name and the key (HKDF, RFC 5869). The name is a digest of the key, so it tells nothing of it."""
+    key = HKDF(hashes.SHA256(), 32, salt=None, info=b"fleet sealed secrets").derive(secret_key.encode())
+    return hashlib.sha256(b"fleet key id" + key).digest()[:_KEY_ID], key

@@ -1,0 +1,78 @@
+"""Looking at the queues costs no more however much was promised: each statement reads its own index, and only so far."""
+
+from typing import Any
+
+import pytest
+
+from fleet.db import db, transaction
+from fleet.models import queues
+from fleet.services import outbox
+
+pytestmark = [pytest.mark.usefixtures("fresh_database"), pytest.mark.slow]
+
+ROWS = 60_000
+# So that there is little of it on a page, as in a real row with its payload.
+PADDING = '{"padding": "' + "x" * 200 + '"}'
+
+
+def fill(ended: str) -> None:
+    db.execute_sql(
+        f"""INSERT INTO outbox (id, topic, queue, aggregate_type, aggregate_id, payload, created_at, next_attempt_at, {ended})
+        SELECT gen_random_uuid(), 't.x', 'accounting', 'x', gen_random_uuid(), %s, now() - interval '1 day' * random(),
+            now() - interval '1 hour' * random(), now() - interval '7 days' * random()
+        FROM generate_series(1, {ROWS})""",
+        (PADDING,),
+    )
+    db.execute_sql("ANALYZE outbox")
+
+
+def nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
+    return [plan, *(found for inner in plan.get("Plans", ()) for found in nodes(inner))]
+
+
+def scans(sql: str, params: dict[str, Any]) -> list[dict[str, Any]]:
+    """How the statement read the outbox."""
+    with transaction():
+        db.execute_sql(queues.ALONG_THE_INDEX)
+        [(plan,)] = db.rows(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", params)
+    return [node for node in nodes(plan[0]["Plan"]) if node.get("Relation Name") == "outbox" or "Index Name" in node]
+
+
+def rows_read(node: dict[str, Any]) -> float:
+    return node["Actual Rows"] * node["Actual Loops"]
+
+
+def test_a_long_backlog_is_counted_only_so_far() -> None:
+    fill("first_error_at")
+    most = {"queues": list(outbox.QUEUES), "most": 2000, "most_aged": 500}
+    found = scans(queues.BACKLOGS, most)
+    assert {node.get("Index Name") for node in found} == {"outbox_due"}
+    assert sorted(rows_read(node) for node in found) == [500, 2000]
+
+
+def test_the_pace_reads_only_what_was_confirmed_lately() -> None:
+    fill("confirmed_at")
+    found = scans(queues.PACES, {"window_s": 300.0, "most": 2000})
+    assert [node.get("Index Name") for node in found] == ["outbox_confirmed"]
+    assert sum(rows_read(node) for node in found) < 0.01 * ROWS
+    [whole_week] = scans(queues.PACES, {"window_s": 7 * 86400.0, "most": 2000})
+    assert rows_read(whole_week) == 2000
+
+
+def test_dead_letters_are_counted_past_the_discarded_ones() -> None:
+    fill("dead_at")
+    db.execute_sql("UPDATE outbox SET discarded_at = now(), discarded_by = 'cli:x', discard_reason = 'x' WHERE random() < 0.99")
+    db.execute_sql("ANALYZE outbox")
+    found = scans(queues.DEAD, {"most": 100})
+    assert [node.get("Index Name") for node in found] == ["outbox_open_letters"]
+    assert sum(rows_read(node) for node in found) == 100
+
+
+def test_a_usual_look_counts_right() -> None:
+    fill("confirmed_at")
+    made = [outbox.promise("accounting.post_invoice", "invoice", outbox.clock.new_id()) for _ in range(3)]
+    outbox.claim_due({"accounting": 1})
+    outbox.confirm(made[2:])
+    by_queue = {backlog.queue: backlog for backlog in queues.backlogs(["accounting", "webhooks"])}
+    assert (by_queue["accounting"].waiting, by_queue["accounting"].due) == (2, 1)
+    assert by_queue["webhooks"] == ("webhooks", 0, 0, None)

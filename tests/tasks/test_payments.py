@@ -1,0 +1,91 @@
+"""The worker's side of card payments: refunds that were promised, and the sweep for what nobody has heard of."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+from flask import Flask
+
+from fleet import clock
+from fleet.breakers import Breaker, Rules
+from fleet.db import db
+from fleet.gateways.cards import StripeCards, is_outage
+from tasks import maintenance, payments, topics
+from tests.books import issued
+from tests.cast import Cast, insert
+from tests.money import card_payment, standing
+from tests.stripe_server import GOOD_CARD, SECRET, Stripe, stripe_server
+from tests.tasks.outboxes import at_once, last_error, let_leases_end, promised, state
+
+
+@pytest.fixture
+def stripe(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stripe]:
+    topics()  # Celery makes its tasks at the first look at them, and not safely in many threads at once
+    breaker = Breaker("stripe-of-tasks", Rules(), is_failure=is_outage)
+    with stripe_server() as (world, address):
+        cards = StripeCards("sk_test_1", address, SECRET, breaker=breaker, timeouts=(0.5, 0.5, 1.0))
+        monkeypatch.setattr(payments, "cards", lambda: cards)
+        monkeypatch.setattr(maintenance, "cards", lambda: cards)
+        yield world
+
+
+@pytest.fixture
+def refund(cast: Cast, stripe: Stripe) -> str:
+    """The id of the promise to send an approved refund of 70."""
+    form = {"amount": "11070", "currency": "eur", "metadata[payment_id]": "x", "confirm": "true", "payment_method": GOOD_CARD}
+    _, intent = stripe.answer("POST", "/v1/payment_intents", form, None)
+    payment = card_payment(issued(cast), status="captured", gateway_reference=intent["id"], refunded_amount=70)
+    refund = insert("refund", status="approved", payment_id=payment, amount=70, needs_approval=False,
+                    requested_by=cast.agent.user_id, approved_at=clock.now())  # fmt: skip
+    [promise] = promised(topic=payments.SEND_REFUND)
+    db.execute_sql("UPDATE outbox SET aggregate_id = %s, aggregate_type = 'refund' WHERE id = %s", (refund, promise))
+    return promise
+
+
+def status() -> str:
+    return str(db.rows("SELECT status FROM refund")[0][0])
+
+
+def test_a_refund_is_sent_once_by_many_workers(refund: str, stripe: Stripe) -> None:
+    at_once([lambda: payments.send_refund([refund])] * 4)
+    assert (status(), state(refund)) == ("settled", "confirmed")
+    assert [made["amount"] for made in stripe.refunds.values()] == [70]
+    payments.send_refund([refund])
+    assert len(stripe.refunds) == 1
+
+
+def test_a_refund_waits_for_a_gateway_that_is_away(refund: str, stripe: Stripe) -> None:
+    stripe.goes_wrong(path="/v1/refunds", status=500, takes_effect=True)
+    payments.send_refund([refund])
+    assert (status(), state(refund)) == ("sent", "waiting")
+    assert "CardsUnavailable" in last_error(refund)
+    let_leases_end()
+    payments.send_refund([refund])
+    assert (status(), state(refund), len(stripe.refunds)) == ("settled", "confirmed", 1)
+
+
+def test_without_a_gateway_a_refund_becomes_a_dead_letter(
+    refund: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(payments, "cards", lambda: None)
+    payments.send_refund([refund])
+    assert (status(), state(refund)) == ("approved", "dead")
+
+
+def test_the_sweep_settles_what_was_charged(cast: Cast, stripe: Stripe) -> None:
+    invoice = issued(cast)
+    payment = card_payment(invoice, reference=GOOD_CARD, attempt_ends_at=clock.now() - timedelta(minutes=1))
+    form = {
+        "amount": "11070", "currency": "eur", "metadata[payment_id]": f"{payment}", "confirm": "true",
+        "payment_method": GOOD_CARD,
+    }  # fmt: skip
+    stripe.answer("POST", "/v1/payment_intents", form, None)
+    at_once([maintenance.settle_pending_payments] * 3)
+    assert standing(invoice) == ("paid", 11_070, 0)
+
+
+def test_the_sweep_has_nothing_to_do_without_a_gateway(cast: Cast, stripe: Stripe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(maintenance, "cards", lambda: None)
+    card_payment(issued(cast), attempt_ends_at=clock.now() - timedelta(minutes=1))
+    maintenance.settle_pending_payments()
+    assert stripe.calls == []
