@@ -40,6 +40,7 @@ class Scene:
     poison: set[str] = field(default_factory=set)
     remarks: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
+    leases_pass: bool = False  # whether leases ended before their time
     hurry_letters: bool = False  # whether their back-off passes in seconds once all is healed
 
     def chosen(self, full: float, short: float) -> float:
@@ -100,6 +101,7 @@ class Scene:
     def let_leases_pass(self) -> None:
         """In a short run: what was claimed is due again, and letters in hand count as lost, as after minutes of waiting."""
         if not self.full:
+            self.leases_pass = True
             self.stage.sql("UPDATE notification SET attempted_at = now() - interval '1 hour' WHERE status = 'sending'")
             self.stage.sql("UPDATE outbox SET next_attempt_at = now() WHERE confirmed_at IS NULL AND dead_at IS NULL")
 

@@ -15,10 +15,8 @@ SEED = 7
 TELLING = (
     "web-killed-before-answer",
     "killed-before-acknowledgement",
-    "relay-killed-after-claim",
     "redis-killed-full-queue",
     "postgres-stopped-at-once",
-    "same-message-100",
 )
 
 

@@ -128,7 +128,7 @@ def two_replays(scene: Scene) -> None:
     scene.faults += 2
 
 
-@drill("worker-term-long-task", calm=True, settled_s=LEASE_S)
+@drill("worker-term-long-task", calm=True, settled_s=120)
 def worker_term_long_task(scene: Scene) -> None:
     """A worker that is asked to end finishes the long task in its hands first: it is not done again."""
     [task] = scene.promise([f"sleep {scene.chosen(8, 3)}"], topic="drills.long_work")
