@@ -15,7 +15,7 @@ from tests.tasks.outboxes import dead_letter, promised
 ALERTS = ROOT / "deploy" / "alerts.yml"
 RUNBOOKS = ROOT / "docs" / "runbooks"
 # Words of PromQL that look like names of metrics.
-WORDS = {"sum", "max", "min", "by", "on", "rate", "increase", "absent", "and", "or", "unless"}
+WORDS = {"sum", "max", "min", "by", "on", "rate", "increase", "delta", "absent", "and", "or", "unless"}
 
 
 @cache
@@ -26,7 +26,7 @@ def rules() -> list[dict[str, Any]]:
 
 def metrics_of(expression: str) -> set[str]:
     """The metrics that an expression of PromQL reads."""
-    bare = re.sub(r"\{[^}]*\}|\bby \([^)]*\)|\"[^\"]*\"", "", expression)
+    bare = re.sub(r"\{[^}]*\}|\[[^\]]*\]|\bby \([^)]*\)|\"[^\"]*\"", "", expression)
     return set(re.findall(r"[a-zA-Z_:][a-zA-Z0-9_:]*", bare)) - WORDS
 
 

@@ -19,7 +19,9 @@ class OutboxView(View):
 
     `waiting` are neither confirmed nor dead (counted up to 50000 a queue), `due` those of them that no relay has taken. Lags
     go from promise to confirmation; they and the rate cover the last five minutes. `depth` is null when the broker does not
-    answer.
+    answer. Webhook deliveries count as promises of `webhooks`, but for lags and rate: `waiting` to endpoints that are enabled,
+    `due` where the endpoint does not rest, the oldest by how long it has been due, `dead` until they are redelivered or
+    forgotten.
     """
 
     depth: int | None

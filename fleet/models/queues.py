@@ -1,4 +1,4 @@
-"""How the outbox stands, counted at a cost that does not grow with it: what would be read beyond a bound is left out."""
+"""How outbox and webhook deliveries stand, at a cost that does not grow with them: nothing is read beyond a bound."""
 
 from typing import NamedTuple
 
@@ -20,6 +20,16 @@ class Backlog(NamedTuple):
     waiting: int
     due: int
     oldest_age_s: float | None
+
+
+class Deliveries(NamedTuple):
+    """Webhook deliveries, which are no promises: those that wait for an enabled endpoint, those of them that are due and whose
+    endpoint does not rest, for how many seconds the first of these has been due, and the dead of endpoints that stand."""
+
+    waiting: int
+    due: int
+    oldest_age_s: float | None
+    dead: int
 
 
 class Pace(NamedTuple):
@@ -47,6 +57,14 @@ def backlogs(queues: list[str]) -> list[Backlog]:
     with transaction():
         db.execute_sql(ALONG_THE_INDEX)
         return [Backlog(*row) for row in db.rows(BACKLOGS, {"queues": queues, "most": MOST_WAITING, "most_aged": MOST_AGED})]
+
+
+def deliveries() -> Deliveries:
+    """The webhook deliveries of all endpoints."""
+    with transaction():
+        db.execute_sql(ALONG_THE_INDEX)
+        [row] = db.rows(DELIVERIES, {"most": MOST_WAITING, "most_dead": MOST_DEAD})
+        return Deliveries(*row)
 
 
 def paces(window_s: float) -> list[Pace]:
@@ -79,6 +97,36 @@ CROSS JOIN LATERAL (
     FROM (SELECT created_at, replayed_at {_WAITING} LIMIT %(most_aged)s) AS those
 ) AS head
 ORDER BY asked.place
+"""
+_DELIVERIES = """FROM webhook_delivery d
+        WHERE d.endpoint_id = e.id AND d.status IN ('queued','retrying')"""
+# While an endpoint rests, it is the receiver that keeps its deliveries waiting and no relay: they are not due. The oldest is
+# the first of each endpoint's index, so it needs no bound.
+DELIVERIES = f"""
+WITH open AS MATERIALIZED (
+    SELECT e.id FROM webhook_endpoint e LEFT JOIN webhook_health h ON h.endpoint_id = e.id
+    WHERE e.enabled AND (h.rest_until IS NULL OR h.rest_until <= now())
+)
+SELECT
+    (SELECT count(*) FROM (
+        SELECT 1 FROM webhook_endpoint e CROSS JOIN LATERAL (
+            SELECT d.next_attempt_at {_DELIVERIES} ORDER BY d.next_attempt_at LIMIT %(most)s
+        ) AS those WHERE e.enabled LIMIT %(most)s
+    ) AS waiting),
+    (SELECT count(*) FROM (
+        SELECT 1 FROM open e CROSS JOIN LATERAL (
+            SELECT d.next_attempt_at {_DELIVERIES} AND d.next_attempt_at <= now() ORDER BY d.next_attempt_at LIMIT %(most)s
+        ) AS those LIMIT %(most)s
+    ) AS due),
+    (SELECT extract(epoch FROM now() - min(first.next_attempt_at))::float8 FROM open e CROSS JOIN LATERAL (
+        SELECT d.next_attempt_at {_DELIVERIES} AND d.next_attempt_at <= now() ORDER BY d.next_attempt_at LIMIT 1
+    ) AS first),
+    (SELECT count(*) FROM (
+        SELECT 1 FROM webhook_endpoint e CROSS JOIN LATERAL (
+            SELECT d.id FROM webhook_delivery d
+            WHERE d.endpoint_id = e.id AND d.status = 'dead' ORDER BY d.id DESC LIMIT %(most_dead)s
+        ) AS those WHERE e.deleted_at IS NULL LIMIT %(most_dead)s
+    ) AS dead)
 """
 PACES = """
 SELECT queue, count(*),

@@ -11,10 +11,11 @@ from fleet.services.queues import SCRAPE_KEEPS_S, Picture, QueueState, Watch
 MOST_CAUSES, OTHER = 20, "Other"
 
 _OF_QUEUE = {
-    "waiting": ("fleet_queue_waiting", "Promises that are neither confirmed nor dead; the count stops at 50000"),
-    "due": ("fleet_queue_due", "Promises that wait for a relay"),
-    "oldest_age_s": ("fleet_queue_oldest_age_seconds", "Age of the oldest promise that is neither confirmed nor dead"),
+    "waiting": ("fleet_queue_waiting", "Promises and webhook deliveries neither done nor dead; the count stops at 50000"),
+    "due": ("fleet_queue_due", "Those of them that wait for a relay"),
+    "oldest_age_s": ("fleet_queue_oldest_age_seconds", "Age of the oldest promise that waits, or since when a webhook is due"),
     "rate_per_minute": ("fleet_queue_rate_per_minute", "Promises confirmed a minute, over the last five"),
+    "dead": ("fleet_queue_dead", "Dead letters that nobody discarded, and dead webhook deliveries; each count stops at 50000"),
     "depth": ("fleet_queue_depth", "Messages that wait in the broker"),
     "consumers": ("fleet_queue_consumers", "Workers that serve the queue"),
     "paused": ("fleet_queue_paused", "Whether a relay holds the queue back, because it is too long in the broker"),

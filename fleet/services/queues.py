@@ -13,11 +13,13 @@ from fleet.auth import Actor
 from fleet.gateways.broker import BrokerGauge, Depths
 from fleet.models import queues as models
 from fleet.models.processes import ProcessReport
-from fleet.models.queues import Backlog, Dead, Pace
+from fleet.models.queues import Backlog, Dead, Deliveries, Pace
 from fleet.services import processes
 from fleet.services.outbox import QUEUES
 
 WINDOW_S = 300.0
+# The queue that rings for deliveries. They wait in a table of their own, not in the outbox.
+WEBHOOKS = "webhooks"
 # One look serves everybody who asks so soon after it.
 PAGE_KEEPS_S, SCRAPE_KEEPS_S = 1.0, 5.0
 
@@ -29,6 +31,7 @@ class Counted:
     backlogs: Sequence[Backlog]
     paces: Sequence[Pace]
     dead: Sequence[Dead]
+    deliveries: Deliveries
     processes: Sequence[ProcessReport]
 
 
@@ -36,7 +39,8 @@ class Counted:
 class QueueState:
     """One queue, or the whole outbox where `queue` is None. Ages and lags in seconds; None where nobody knows.
 
-    `depth` counts messages in the broker, each of which rings for many promises; the other counts are promises.
+    `depth` counts messages in the broker, each of which rings for many promises; the other counts are promises, and
+    in `webhooks` deliveries too. Lags and the rate are those of promises.
     """
 
     queue: str | None
@@ -90,10 +94,15 @@ class Picture:
             lag_p50_s=pace and pace.lag_p50_s,
             lag_p99_s=pace and pace.lag_p99_s,
             rate_per_minute=self._rate_per_minute(pace),
-            dead=sum(item.letters for item in self.counted.dead if name in {None, item.queue}),
+            dead=self._dead(name),
             consumers=sum(process.kind == "worker" for process in serving),
             paused=any(process.paused and (name is None or name in process.paused) for process in self.counted.processes),
         )
+
+    def _dead(self, name: str | None) -> int:
+        assert self.counted is not None  # noqa: S101 - those who call have looked
+        letters = sum(item.letters for item in self.counted.dead if name in {None, item.queue})
+        return letters + (self.counted.deliveries.dead if name in {None, WEBHOOKS} else 0)
 
     def _depth(self, name: str | None) -> int | None:
         if self.depths is None:
@@ -146,4 +155,14 @@ def seen(actor: Actor, watch: Watch) -> Picture:
 
 
 def _count() -> Counted:
-    return Counted(models.backlogs(list(QUEUES)), models.paces(WINDOW_S), models.dead(), processes.running())
+    deliveries = models.deliveries()
+    backlogs = [
+        _joined(backlog, deliveries) if backlog.queue == WEBHOOKS else backlog for backlog in models.backlogs(list(QUEUES))
+    ]
+    return Counted(backlogs, models.paces(WINDOW_S), models.dead(), deliveries, processes.running())
+
+
+def _joined(backlog: Backlog, deliveries: Deliveries) -> Backlog:
+    """The backlog with the deliveries that wait beside it."""
+    ages = [age for age in (backlog.oldest_age_s, deliveries.oldest_age_s) if age is not None]
+    return Backlog(backlog.queue, backlog.waiting + deliveries.waiting, backlog.due + deliveries.due, max(ages, default=None))

@@ -22,6 +22,7 @@ from fleet.services.queues import Watch
 from tasks import app as celery_app
 from tasks.broker import Broker
 from tests.cast import Cast, request
+from tests.endpoints import deliveries, endpoint, happen
 from tests.tasks.outboxes import dead_letter, promised
 
 PATH = "/admin/queues"
@@ -65,6 +66,22 @@ def confirmed(seconds: float, topic: str = LETTER) -> None:
     db.execute_sql(
         "UPDATE outbox SET created_at = confirmed_at - interval '1 second' * %s WHERE id = %s", (seconds, promise_id)
     )
+
+
+def delivering(cast: Cast) -> None:
+    """An endpoint with six deliveries: two due, one for 400 seconds; one to be tried again later; two dead; one delivered."""
+    endpoint(cast, "http://127.0.0.1:1/")
+    happen(6)
+    waiting = deliveries()
+    for nth, change in enumerate((
+        "next_attempt_at = now() - interval '400 seconds'",
+        "status = 'retrying', next_attempt_at = now() - interval '1 second'",
+        "status = 'retrying', next_attempt_at = now() + interval '1 hour'",
+        "status = 'dead', dead_at = now()",
+        "status = 'dead', dead_at = now()",
+        "status = 'delivered', delivered_at = now()",
+    )):  # fmt: skip
+        db.execute_sql(f"UPDATE webhook_delivery SET {change} WHERE id = %s", (waiting[nth].id,))
 
 
 def reporting(name: str, kind: str, serves: list[str], paused: list[str], *, seconds_ago: float = 0) -> None:
@@ -137,6 +154,31 @@ class TestCounting:
         assert (queue(cast, "accounting")["dead"], seen(cast)["outbox"]["dead"]) == (1, 2)
         cast.admin.post(f"/admin/dead-letters/{letter_id}/discard", {"reason": "of no use"})
         assert (queue(cast, "accounting")["dead"], seen(cast)["outbox"]["dead"]) == (0, 1)
+
+    def test_webhook_deliveries_count_in_their_queue_and_together(self, cast: Cast) -> None:
+        delivering(cast)
+        promised(3)
+        found = queue(cast, "webhooks")
+        assert (found["waiting"], found["due"], found["dead"]) == (3, 2, 2)
+        assert 400 <= found["oldest_age_s"] < 460
+        assert (found["rate_per_minute"], found["lag_p99_s"]) == (0, None)
+        whole = seen(cast)["outbox"]
+        assert (whole["waiting"], whole["due"], whole["dead"]) == (6, 5, 2)
+        assert 400 <= whole["oldest_age_s"] < 460
+
+    def test_what_waits_for_an_endpoint_at_rest_is_not_due(self, cast: Cast) -> None:
+        delivering(cast)
+        db.execute_sql("UPDATE webhook_health SET rest_until = now() + interval '1 minute'")
+        found = queue(cast, "webhooks")
+        assert (found["waiting"], found["due"], found["oldest_age_s"]) == (3, 0, None)
+
+    def test_a_disabled_endpoint_is_waited_for_by_nothing_and_a_removed_one_has_no_dead(self, cast: Cast) -> None:
+        delivering(cast)
+        db.execute_sql("UPDATE webhook_endpoint SET enabled = false, disabled_at = now(), disabled_reason = 'by_hand'")
+        found = queue(cast, "webhooks")
+        assert (found["waiting"], found["due"], found["oldest_age_s"], found["dead"]) == (0, 0, None, 2)
+        db.execute_sql("UPDATE webhook_endpoint SET deleted_at = now(), secret = NULL, disabled_reason = 'deleted'")
+        assert queue(cast, "webhooks")["dead"] == 0
 
     def test_messages_in_the_broker_are_its_depth(self, cast: Cast) -> None:
         broker = Broker(celery_app)
@@ -216,6 +258,14 @@ class TestGauges:
         assert found["fleet_broker_unacknowledged"] == 0
         assert found["fleet_workers"] == found["fleet_relays"] == 0
 
+    def test_webhook_deliveries_are_gauges_and_no_dead_letters(self, cast: Cast) -> None:
+        delivering(cast)
+        found = scraped(cast)
+        names = ("waiting", "due", "dead")
+        assert [found[f'fleet_queue_{name}{{queue="webhooks"}}'] for name in names] == [3, 2, 2]
+        assert 400 <= found['fleet_queue_oldest_age_seconds{queue="webhooks"}'] < 460
+        assert not [name for name in found if name.startswith("fleet_dead_letters{")]
+
     def test_no_word_of_an_error_becomes_a_label(self, cast: Cast) -> None:
         dead_letter("ouch: ana@example.com")
         assert "ana@" not in request(cast.app, "GET", "/metrics").get_data(as_text=True)
@@ -235,4 +285,3 @@ class TestGauges:
         for _ in range(5):
             scraped(cast)
         assert len(statements) == cost
-

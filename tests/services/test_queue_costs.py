@@ -7,6 +7,7 @@ import pytest
 from fleet.db import db, transaction
 from fleet.models import queues
 from fleet.services import outbox
+from tests.cast import insert
 
 pytestmark = [pytest.mark.usefixtures("fresh_database"), pytest.mark.slow]
 
@@ -31,11 +32,15 @@ def nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def scans(sql: str, params: dict[str, Any]) -> list[dict[str, Any]]:
-    """How the statement read the outbox."""
+    """How the statement read the outbox or the deliveries."""
     with transaction():
         db.execute_sql(queues.ALONG_THE_INDEX)
         [(plan,)] = db.rows(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", params)
-    return [node for node in nodes(plan[0]["Plan"]) if node.get("Relation Name") == "outbox" or "Index Name" in node]
+    return [
+        node
+        for node in nodes(plan[0]["Plan"])
+        if node.get("Relation Name") in {"outbox", "webhook_delivery"} or "Index Name" in node
+    ]
 
 
 def rows_read(node: dict[str, Any]) -> float:
@@ -66,6 +71,29 @@ def test_dead_letters_are_counted_past_the_discarded_ones() -> None:
     found = scans(queues.DEAD, {"most": 100})
     assert [node.get("Index Name") for node in found] == ["outbox_open_letters"]
     assert sum(rows_read(node) for node in found) == 100
+
+
+@pytest.mark.parametrize("status", ["queued", "dead", "delivered"])
+def test_webhook_deliveries_are_counted_only_so_far(status: str) -> None:
+    for url in ("https://a.example/", "https://b.example/"):
+        insert("webhook_endpoint", url=url, secret=b"s")
+    db.execute_sql(
+        f"""INSERT INTO event (id, type, occurred_at, aggregate_type, aggregate_id, data, position)
+        SELECT gen_random_uuid(), 'rental.held', now(), 'rental', gen_random_uuid(), '{{}}', n
+        FROM generate_series(1, {ROWS // 2}) n"""
+    )
+    db.execute_sql(
+        """INSERT INTO webhook_delivery (id, endpoint_id, event_id, status, dead_at, delivered_at, next_attempt_at)
+        SELECT gen_random_uuid(), e.id, v.id, %(status)s, CASE WHEN %(status)s = 'dead' THEN now() END,
+            CASE WHEN %(status)s = 'delivered' THEN now() END, now() - interval '1 hour' * random()
+        FROM webhook_endpoint e, event v""",
+        {"status": status},
+    )
+    db.execute_sql("ANALYZE webhook_delivery")
+    found = [node for node in scans(queues.DELIVERIES, {"most": 2000, "most_dead": 300}) if "webhook_delivery" in f"{node}"]
+    assert {node.get("Index Name") for node in found} == {"webhook_delivery_due", "webhook_delivery_dead"}
+    expected = {"queued": [0, 2, 2000, 2000], "dead": [0, 0, 0, 300], "delivered": [0, 0, 0, 0]}
+    assert sorted(rows_read(node) for node in found) == expected[status]
 
 
 def test_a_usual_look_counts_right() -> None:
