@@ -114,7 +114,9 @@ def test_ids_below_the_first_id_of_an_instant_are_older():
     assert bound < clock.new_id() < retention.first_id_of(clock.now() + timedelta(milliseconds=5))
 
 
-@pytest.mark.parametrize("name", ["expire_holds", "extend_overdue", "give_up_no_shows", "bury_exhausted", "forget_old"])
+@pytest.mark.parametrize(
+    "name", ["expire_holds", "extend_overdue", "give_up_no_shows", "bury_exhausted", "forget_old", "promise_notices"]
+)
 def test_every_sweep_is_harmless_when_there_is_nothing_to_do(name):
     for _ in range(2):
         getattr(maintenance, name)()
