@@ -21,12 +21,13 @@ import peewee
 
 from fleet.config import ConfigError
 from fleet.db import db
+from fleet.outages import database_is_away
 from fleet.services import events, outbox, processes
 from fleet.services.outbox import Claimed
 from tasks import app, topics, webhooks
 from tasks.backpressure import Backpressure
 from tasks.broker import Broker, BrokerAway
-from tasks.causes import cause_of, database_is_away
+from tasks.causes import cause_of
 from tasks.wiring import settings, wire
 
 log = logging.getLogger("tasks.relay")

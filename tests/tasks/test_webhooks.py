@@ -478,6 +478,39 @@ class TestAtLeastOnce:
         assert states() == ["delivered"] and len(told.received) == 2
         assert health() == [(False, 0, None)]
 
+    def test_what_breaks_in_an_attempt_is_a_failure_and_keeps_nothing(
+        self, cast: Cast, told: Receiver, monkeypatch: Any
+    ) -> None:
+        def broken(*_: Any) -> None:
+            raise OverflowError
+
+        endpoint(cast, told)
+        happen(3)
+        [batch] = claimed()
+        with monkeypatch.context() as patch:
+            patch.setattr(rules, "signed", broken)
+            assert tasks_webhooks.deliver(batch) == 0
+        first = deliveries()[0]
+        assert (first.status, first.last_error, first.attempts) == ("retrying", "internal", 1)
+        assert [one.leased_until for one in deliveries()] == [None] * 3
+        assert health() == [(True, 1, True)]
+        let_time_pass(minutes=10)
+        for _ in range(3):
+            work()
+        assert states() == ["delivered"] * 3
+
+    def test_what_ends_a_task_gives_back_the_rest(self, cast: Cast, told: Receiver, monkeypatch: Any) -> None:
+        def ended(*_: Any) -> None:
+            raise KeyboardInterrupt
+
+        endpoint(cast, told)
+        happen(3)
+        [batch] = claimed()
+        monkeypatch.setattr(rules, "signed", ended)
+        with pytest.raises(KeyboardInterrupt):
+            tasks_webhooks.deliver(batch)
+        assert [one.leased_until is None for one in deliveries()] == [False, True, True]
+
     def test_what_does_not_fit_the_time_of_a_task_is_given_back(self, cast: Cast, told: Receiver, monkeypatch: Any) -> None:
         monkeypatch.setattr(tasks_webhooks, "BUDGET_S", -1.0)
         endpoint(cast, told)
