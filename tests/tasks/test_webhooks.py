@@ -604,6 +604,18 @@ class TestKeeping:
         forgotten = retention.forget_old()
         assert (forgotten["webhook_delivery"], forgotten["event"]) == (3, 1)
 
+    def test_an_event_waits_for_its_deliveries_and_for_no_others(self, cast: Cast, monkeypatch: Any) -> None:
+        monkeypatch.setattr(retention, "FORGET_DELIVERIES", "DELETE FROM webhook_delivery WHERE %(limit)s < 0")
+        insert("webhook_endpoint", url="https://example.com/", secret=b"s")
+        [(endpoint_id,)] = db.rows("SELECT id FROM webhook_endpoint")
+        told, untold = (retention.first_id_of(clock.now() - timedelta(days=days)) for days in (92, 91))
+        for position, event_id in enumerate((told, untold), 1):
+            about = {"type": "rental.held", "aggregate_type": "rental", "aggregate_id": event_id, "data": {}}
+            insert("event", id=event_id, occurred_at=clock.now() - timedelta(days=91), position=position, **about)
+        insert("webhook_delivery", id=told, endpoint_id=endpoint_id, event_id=told)
+        assert retention.forget_old()["event"] == 1
+        assert db.rows("SELECT id FROM event") == [(told,)]
+
     def test_no_line_of_the_log_names_an_address_or_a_secret(self, cast: Cast, told: Receiver, caplog: Any) -> None:
         told.answers = [(500, {}), (410, {})]
         made = endpoint(cast, told)
