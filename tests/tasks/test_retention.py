@@ -14,6 +14,7 @@ from fleet.models.events import FORGET_EVENTS
 from fleet.models.promises import Inbox, Outbox
 from fleet.services import retention
 from tasks import maintenance
+from tests.cast import insert
 from tests.tasks.outboxes import TOPIC, at_once
 
 pytestmark = pytest.mark.usefixtures("fresh_database")
@@ -120,6 +121,19 @@ def test_without_the_database_a_run_ends(monkeypatch):
     monkeypatch.setattr(db, "execute_sql", away)
     with pytest.raises(peewee.OperationalError):
         retention.forget_old()
+
+
+def test_an_event_waits_for_its_deliveries_and_for_no_others(monkeypatch):
+    monkeypatch.setattr(retention, "FORGET_DELIVERIES", "DELETE FROM webhook_delivery WHERE %(limit)s < 0")
+    insert("webhook_endpoint", url="https://example.com/", secret=b"s")
+    [(endpoint_id,)] = db.rows("SELECT id FROM webhook_endpoint")
+    told, untold = (retention.first_id_of(clock.now() - timedelta(days=days)) for days in (92, 91))
+    for position, event_id in enumerate((told, untold), 1):
+        about = {"type": "rental.held", "aggregate_type": "rental", "aggregate_id": event_id, "data": {}}
+        insert("event", id=event_id, occurred_at=clock.now() - timedelta(days=91), position=position, **about)
+    insert("webhook_delivery", id=told, endpoint_id=endpoint_id, event_id=told)
+    assert retention.forget_old()["event"] == 1
+    assert db.rows("SELECT id FROM event") == [(told,)]
 
 
 def test_whether_a_delivery_refers_to_an_event_is_found_by_its_index():

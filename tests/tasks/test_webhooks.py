@@ -478,39 +478,6 @@ class TestAtLeastOnce:
         assert states() == ["delivered"] and len(told.received) == 2
         assert health() == [(False, 0, None)]
 
-    def test_what_breaks_in_an_attempt_is_a_failure_and_keeps_nothing(
-        self, cast: Cast, told: Receiver, monkeypatch: Any
-    ) -> None:
-        def broken(*_: Any) -> None:
-            raise OverflowError
-
-        endpoint(cast, told)
-        happen(3)
-        [batch] = claimed()
-        with monkeypatch.context() as patch:
-            patch.setattr(rules, "signed", broken)
-            assert tasks_webhooks.deliver(batch) == 0
-        first = deliveries()[0]
-        assert (first.status, first.last_error, first.attempts) == ("retrying", "internal", 1)
-        assert [one.leased_until for one in deliveries()] == [None] * 3
-        assert health() == [(True, 1, True)]
-        let_time_pass(minutes=10)
-        for _ in range(3):
-            work()
-        assert states() == ["delivered"] * 3
-
-    def test_what_ends_a_task_gives_back_the_rest(self, cast: Cast, told: Receiver, monkeypatch: Any) -> None:
-        def ended(*_: Any) -> None:
-            raise KeyboardInterrupt
-
-        endpoint(cast, told)
-        happen(3)
-        [batch] = claimed()
-        monkeypatch.setattr(rules, "signed", ended)
-        with pytest.raises(KeyboardInterrupt):
-            tasks_webhooks.deliver(batch)
-        assert [one.leased_until is None for one in deliveries()] == [False, True, True]
-
     def test_what_does_not_fit_the_time_of_a_task_is_given_back(self, cast: Cast, told: Receiver, monkeypatch: Any) -> None:
         monkeypatch.setattr(tasks_webhooks, "BUDGET_S", -1.0)
         endpoint(cast, told)
@@ -603,18 +570,6 @@ class TestKeeping:
             insert("webhook_delivery", id=event_id, endpoint_id=endpoint_id, event_id=event_id)
         forgotten = retention.forget_old()
         assert (forgotten["webhook_delivery"], forgotten["event"]) == (3, 1)
-
-    def test_an_event_waits_for_its_deliveries_and_for_no_others(self, cast: Cast, monkeypatch: Any) -> None:
-        monkeypatch.setattr(retention, "FORGET_DELIVERIES", "DELETE FROM webhook_delivery WHERE %(limit)s < 0")
-        insert("webhook_endpoint", url="https://example.com/", secret=b"s")
-        [(endpoint_id,)] = db.rows("SELECT id FROM webhook_endpoint")
-        told, untold = (retention.first_id_of(clock.now() - timedelta(days=days)) for days in (92, 91))
-        for position, event_id in enumerate((told, untold), 1):
-            about = {"type": "rental.held", "aggregate_type": "rental", "aggregate_id": event_id, "data": {}}
-            insert("event", id=event_id, occurred_at=clock.now() - timedelta(days=91), position=position, **about)
-        insert("webhook_delivery", id=told, endpoint_id=endpoint_id, event_id=told)
-        assert retention.forget_old()["event"] == 1
-        assert db.rows("SELECT id FROM event") == [(told,)]
 
     def test_no_line_of_the_log_names_an_address_or_a_secret(self, cast: Cast, told: Receiver, caplog: Any) -> None:
         told.answers = [(500, {}), (410, {})]
