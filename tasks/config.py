@@ -71,7 +71,7 @@ beat_schedule = {
         "maintenance.give_up_no_shows": 60.0,
         "maintenance.bury_exhausted": 30.0,
         "maintenance.forget_old": 60.0,
-        "notifications.promise_due": 60.0,
+        "maintenance.promise_notices": 60.0,
         "maintenance.settle_pending_payments": 15.0,
     }.items()
 }

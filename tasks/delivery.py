@@ -16,9 +16,10 @@ import peewee
 
 from fleet import clock, logs, metrics
 from fleet.db import transaction
+from fleet.outages import database_is_away
 from fleet.services import outbox
 from fleet.services.outbox import Message
-from tasks.causes import cause_of, database_is_away
+from tasks.causes import cause_of
 
 log = logging.getLogger("tasks.delivery")
 

@@ -3,7 +3,7 @@
 import logging
 
 from fleet import metrics
-from fleet.services import calendar, card_payments, card_refunds, no_shows, outbox, reservations, retention
+from fleet.services import calendar, card_payments, card_refunds, no_shows, outbox, reminders, reservations, retention
 from tasks import sweep
 from tasks.wiring import cards
 
@@ -26,6 +26,13 @@ def extend_overdue() -> None:
 def give_up_no_shows() -> None:
     """Free the vehicles of customers who did not come, and bill what was agreed for that."""
     log.info("no-shows given up on", extra={"count": no_shows.give_up()})
+
+
+@sweep("maintenance.promise_notices")
+def promise_notices() -> None:
+    """Promise reminders, notices of late vehicles and of holds that ended. Not in the queue of the letters: behind a backlog
+    of them the sweep would expire each time."""
+    log.info("notices promised", extra={"count": reminders.promise_due()})
 
 
 @sweep("maintenance.settle_pending_payments")

@@ -1,28 +1,19 @@
-"""Sending letters and text messages to customers, and the sweep that promises what the clock asks for.
+"""Sending letters and text messages to customers.
 
 E-mail at least once with one Message-ID, text messages at most once: see fleet.services.notifications.
 """
 
-import logging
 from functools import partial
 
 from fleet.gateways.mail import MailNotConfigured, MailRefused
 from fleet.gateways.sms import SmsNotConfigured, SmsRefused
-from fleet.services import notifications, reminders
+from fleet.services import notifications
 from fleet.services.notifications import NothingToTell
 from fleet.services.outbox import Message
-from tasks import consumer, delivery, sweep
+from tasks import consumer, delivery
 from tasks.wiring import mailer, sms_gateway
 
-log = logging.getLogger("tasks.notifications")
-
 HOPELESS = (MailNotConfigured, MailRefused, SmsNotConfigured, SmsRefused, NothingToTell)
-
-
-@sweep("notifications.promise_due")
-def promise_due() -> None:
-    """Promise reminders, notices of late vehicles and of holds that ended."""
-    log.info("notices promised", extra={"count": reminders.promise_due()})
 
 
 @consumer("notifications.rental_held")

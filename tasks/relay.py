@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import groupby
 from operator import attrgetter
@@ -21,6 +21,7 @@ import peewee
 
 from fleet.config import ConfigError
 from fleet.db import db
+from fleet.outages import database_is_away
 from fleet.services import events, outbox, processes
 from fleet.services.outbox import Claimed
 from tasks import app, topics, webhooks
@@ -36,6 +37,8 @@ RECOVERY_S = 0.5
 REPORT_EVERY_S = 10.0
 TELL_EVERY_S = 5.0
 CLAIM_LIMIT = 500
+# How long one turn puts events in order when more wait than one batch takes: the promises behind them wait as long.
+ORDER_BUDGET_S = 0.3
 # Promises that one message rings for. What is slow goes in small batches: several workers then share a backlog of it.
 BATCH = {"notifications": 10, "webhooks": 10}
 USUAL_BATCH = 200
@@ -53,7 +56,8 @@ class Relay:
         self._since_start: Counter[str] = Counter()
         self._tell_at = 0.0
         self._reported_at = time.monotonic()
-        self._trouble: str | None = None
+        self._troubles: set[str] = set()  # kinds that are told of, until a turn without any
+        self._undisturbed = True
         self._stopping = False
 
     def stop(self, *_: Any) -> None:
@@ -73,14 +77,17 @@ class Relay:
         log.info("relay stopped")
 
     def turn(self) -> bool:
-        """Put events in order, then claim once and publish; returns whether a queue had more to claim.
+        """Put events in order, ring for webhooks, then claim once and publish; returns whether a queue had more to claim.
 
-        Raises BrokerAway, peewee's errors.
+        What the database refuses of the first two is noted, and keeps no promise waiting. Raises BrokerAway, peewee's errors.
         """
         # Before the broker is asked: those who read the stream need none.
-        events.put_in_order()
+        self._apart(_put_in_order)
         free = self._pressure.room()
-        self._ring_for_webhooks(free.get(webhooks.QUEUE, 0))
+        self._apart(lambda: self._ring_for_webhooks(free.get(webhooks.QUEUE, 0)))
+        return self._relay(free)
+
+    def _relay(self, free: Mapping[str, int]) -> bool:
         room = {queue: min(CLAIM_LIMIT, messages * _batch_size(queue)) for queue, messages in free.items()}
         claimed = outbox.claim_due(room)
         unknown = [promise for promise in claimed if promise.topic not in self._known]
@@ -90,6 +97,13 @@ class Relay:
         found = Counter(promise.queue for promise in claimed)
         return any(count >= room[queue] for queue, count in found.items())
 
+    def _apart(self, part: Callable[[], None]) -> None:
+        """A part of a turn whose failure is not to stop the parts after it."""
+        try:
+            part()
+        except peewee.PeeweeException as error:
+            self._note_trouble(error)
+
     def _ring_for_webhooks(self, messages: int) -> None:
         rung = webhooks.ring(self._broker, limit=min(CLAIM_LIMIT, messages)) if messages > 0 else 0
         if rung:
@@ -98,15 +112,17 @@ class Relay:
 
     def _careful_turn(self) -> float:
         """One turn; returns how long to pause after it, in seconds."""
+        self._undisturbed, more = True, False
         try:
             more = self.turn()
-        except (BrokerAway, peewee.OperationalError, peewee.InterfaceError) as error:
-            self._note_trouble(cause_of(error))
-            if not isinstance(error, BrokerAway):
-                db.close()
-            return RECOVERY_S
-        self._note_trouble(None)
-        return 0.0 if more else POLL_S
+        except (BrokerAway, peewee.PeeweeException) as error:
+            self._note_trouble(error)
+        if self._undisturbed and self._troubles:
+            log.info("relay goes on")
+            self._troubles.clear()
+        if more:
+            return 0.0
+        return POLL_S if self._undisturbed else RECOVERY_S
 
     def _publish(self, claimed: Sequence[Claimed]) -> None:
         unsent = {promise.id for promise in claimed}
@@ -130,20 +146,22 @@ class Relay:
         if dead:
             log.error("dead letters: no consumer", extra={"topics": sorted(set(dead)), "count": len(dead)})
 
-    def _note_trouble(self, cause: str | None) -> None:
-        """Say once that something went away, and once that it is back."""
-        if cause and not self._trouble:
-            log.warning("relay interrupted", extra={"cause": cause})
-        if self._trouble and not cause:
-            log.info("relay goes on")
-        self._trouble = cause
+    def _note_trouble(self, error: BrokerAway | peewee.PeeweeException) -> None:
+        """Say once of each kind of trouble that it is there; a turn without any says that it is over."""
+        self._undisturbed = False
+        kind = "database away" if database_is_away(error) else type(error).__name__
+        if kind not in self._troubles:
+            log.warning("relay interrupted", extra={"cause": cause_of(error)})
+            self._troubles.add(kind)
+        if isinstance(error, peewee.OperationalError | peewee.InterfaceError | peewee.InternalError):
+            db.close()
 
     def _tell(self) -> None:
         """Let the operators' page know that this relay runs. It runs as well when nobody can be told."""
         if time.monotonic() < self._tell_at:
             return
         self._tell_at = time.monotonic() + TELL_EVERY_S
-        with suppress(peewee.OperationalError, peewee.InterfaceError):
+        with suppress(peewee.PeeweeException):
             processes.report(
                 self._name, "relay", queues=outbox.QUEUES, paused=self._pressure.paused(), handled=self._since_start
             )
@@ -155,6 +173,12 @@ class Relay:
             log.info("relayed", extra={"promises": dict(self._relayed), "paused": self._pressure.paused()})
         self._relayed.clear()
         self._reported_at = time.monotonic()
+
+
+def _put_in_order() -> None:
+    deadline = time.monotonic() + ORDER_BUDGET_S
+    while events.put_in_order() >= events.PLACED_AT_ONCE and time.monotonic() < deadline:
+        continue
 
 
 def _batches(claimed: Sequence[Claimed]) -> Iterator[list[Claimed]]:

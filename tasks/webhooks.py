@@ -41,16 +41,18 @@ def deliver(tickets: list[str]) -> int:
     deadline, delivered = time.monotonic() + BUDGET_S, 0
     with delivery.lease_takes_over(TOPIC):
         left = list(tickets)
-        for ticket in tickets:
-            outcome = webhook_deliveries.attempt(ticket, webhook_sender())
-            if outcome is not None:
-                left.remove(ticket)
-                _report(outcome)
-                delivered += outcome.status == "delivered"
-            if time.monotonic() > deadline or (outcome is not None and outcome.status != "delivered"):
-                break
-        # Also what could not be begun because its endpoint rests: held on to, it would fill the endpoint's room.
-        webhook_deliveries.release(left)
+        try:
+            for ticket in tickets:
+                outcome = webhook_deliveries.attempt(ticket, webhook_sender())
+                if outcome is not None:
+                    left.remove(ticket)
+                    _report(outcome)
+                    delivered += outcome.status == "delivered"
+                if time.monotonic() > deadline or (outcome is not None and outcome.status != "delivered"):
+                    break
+        finally:
+            # Also what could not be begun because its endpoint rests: held on to, it would fill the endpoint's room.
+            webhook_deliveries.release(left)
     return delivered
 
 

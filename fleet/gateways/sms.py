@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -20,7 +20,8 @@ from fleet.config import Settings
 from fleet.gateways.local_outbox import LocalOutbox
 
 CONNECT_S, READ_S, TOTAL_S = 3.0, 10.0, 15.0
-_TRY_LATER = 429
+# Who says so has not begun. Any other 5xx may come from a gateway in front of a provider that has taken the message.
+_NOT_TAKEN = (429, 503)
 
 
 class SmsError(Exception):
@@ -40,7 +41,7 @@ class SmsUnavailable(SmsError):
 
 
 class SmsUncertain(SmsError):
-    """The message was handed over and nothing came back: whether it goes out, nobody knows."""
+    """The message was handed over and nothing came back that tells: whether it goes out, nobody knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +91,10 @@ class HttpSms:
         """Raises SmsRefused, SmsUnavailable, SmsUncertain."""
         with self._connected() as connection:
             status = self._posted(connection, sms)
-        if status == _TRY_LATER or status >= 500:
+        if status in _NOT_TAKEN:
             raise SmsUnavailable(f"the provider answered {status}")
+        if status >= 500:
+            raise SmsUncertain(f"the provider answered {status}")
         if not 200 <= status < 300:
             raise SmsRefused(f"the provider answered {status}")
 
@@ -132,7 +135,8 @@ class HttpSms:
             connection.request("POST", self._path, body, headers)
             # The status says all: what else the provider answers is not read.
             return connection.getresponse().status
-        except (OSError, HTTPException) as error:
+        except Exception as error:
+            # Also what interrupts the wait, such as the time limit of the task: the message may be on its way.
             raise SmsUncertain(f"no answer: {type(error).__name__}") from error
 
 

@@ -89,8 +89,11 @@ def named(row: Any) -> dict[str, Any]:
 
 
 # The oldest have the least ids. What a delivery still refers to is younger than this ever asks for.
+# What a delivery still refers to is left: it goes after the delivery. No delivery of an event is made after its place.
 FORGET_EVENTS = """
 DELETE FROM event WHERE id = ANY (ARRAY(
-    SELECT id FROM event WHERE id < %(before)s AND position IS NOT NULL ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+    SELECT id FROM event WHERE id < %(before)s AND position IS NOT NULL
+        AND NOT EXISTS (SELECT 1 FROM webhook_delivery d WHERE d.event_id = event.id)
+    ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ))
 """

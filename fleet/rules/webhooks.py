@@ -64,7 +64,7 @@ def asked_wait_s(header: str | None, *, now: datetime) -> float | None:
         return float(header)
     try:
         at = parsedate_to_datetime(header)
-    except ValueError:
+    except (ValueError, OverflowError, TypeError):  # a year of many digits overflows; others are of the library's versions
         return None
     return max(0.0, ((at if at.tzinfo else at.replace(tzinfo=UTC)) - now).total_seconds())
 

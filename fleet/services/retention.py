@@ -1,9 +1,12 @@
 """Forgetting what has served its purpose, in bounded batches: each commits by itself and locks nothing that is in use."""
 
+import logging
 import time
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
+
+import peewee
 
 from fleet import clock
 from fleet.auth import SESSION_LIFETIME
@@ -15,7 +18,10 @@ from fleet.models.events import FORGET_EVENTS
 from fleet.models.processes import FORGET_PROCESSES
 from fleet.models.promises import FORGET_CONFIRMED, FORGET_DISCARDED, FORGET_RECEIVED
 from fleet.models.webhooks import FORGET_DELIVERIES
+from fleet.outages import database_is_away, sqlstate
 from fleet.rules.throttle import HEALS_AFTER
+
+log = logging.getLogger("fleet.retention")
 
 # Confirmed promises are the record of what was sent when. Their inbox rows stay a day longer: a message that is still on
 # its way finds at least one of the two, and does nothing.
@@ -33,15 +39,14 @@ DELIVERIES_KEPT = timedelta(days=30)
 PROCESSES_KEPT = timedelta(days=1)
 # A run ends after BUDGET_S, because the sweep sits in a worker that others wait for; it is rung for often enough.
 BATCH, BUDGET_S = 2000, 2.0
-# Rows of the first go when those of the second are gone, which refer to them.
-REFERRED_TO_BY = {"event": "webhook_delivery"}
 
 
 def forget_old() -> dict[str, int]:
     """Delete what is past its time from each of these tables; returns how many rows of each.
 
     Dead promises are kept until a person replays or discards them. Takes a batch of each table in turn until nothing is left or
-    BUDGET_S is over; the next run goes on.
+    BUDGET_S is over; the next run goes on. A table that fails is logged and left for this run. Raises peewee's errors when the
+    database is away.
     """
     now = clock.now()
     return _in_batches(
@@ -62,12 +67,23 @@ def forget_old() -> dict[str, int]:
 
 def _in_batches(past: Mapping[str, tuple[str, Mapping[str, Any]]]) -> dict[str, int]:
     forgotten = dict.fromkeys(past, 0)
-    unfinished, deadline = set(past), time.monotonic() + BUDGET_S
-    while unfinished and time.monotonic() < deadline:
-        for table in [table for table in past if table in unfinished and REFERRED_TO_BY.get(table) not in unfinished]:
-            statement, values = past[table]
-            batch = db.execute_sql(statement, {**values, "limit": BATCH}).rowcount
+    unfinished, deadline = list(past), time.monotonic() + BUDGET_S
+    while unfinished:
+        for table in list(unfinished):
+            if time.monotonic() >= deadline:
+                return forgotten
+            batch = _batch(table, *past[table])
             forgotten[table] += batch
             if batch < BATCH:
-                unfinished.discard(table)
+                unfinished.remove(table)
     return forgotten
+
+
+def _batch(table: str, statement: str, values: Mapping[str, Any]) -> int:
+    try:
+        return int(db.execute_sql(statement, {**values, "limit": BATCH}).rowcount)
+    except peewee.PeeweeException as error:
+        if database_is_away(error):
+            raise
+        log.error("not forgotten", extra={"table": table, "cause": type(error).__name__, "sqlstate": sqlstate(error)})
+        return 0

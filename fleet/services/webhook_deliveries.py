@@ -5,6 +5,7 @@ between transactions, and notes what came of it. Killed anywhere in between, it 
 again, with the same `webhook-id`, and its receiver can tell that it is the same.
 """
 
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -22,10 +23,13 @@ from fleet.gateways.webhooks import NotDelivered, Reply
 from fleet.models import events as event_models
 from fleet.models import webhooks as models
 from fleet.models.base import Condition
+from fleet.outages import database_is_away
 from fleet.rules import lifecycles
 from fleet.rules import webhooks as rules
 from fleet.sealing import SealBroken
 from fleet.services import events, outbox, webhooks
+
+log = logging.getLogger("fleet.webhook_deliveries")
 
 TOPIC = "webhooks.deliver"
 
@@ -35,7 +39,7 @@ CLAIMING_LOCK = 7_305_419
 MOST_UNDER_WAY, BATCH = 20, 10
 # From the claim to the attempt, and from the attempt to its note: longer than either can take.
 LEASE_S, ATTEMPT_LEASE_S = 120, 30
-NO_WORD = "no_word"
+NO_WORD, BROKEN = "no_word", "internal"
 
 
 class Sender(Protocol):
@@ -121,6 +125,17 @@ def attempt(ticket: str, sender: Sender) -> Outcome | None:
     if begun.tries > rules.MOST_ATTEMPTS:
         return _note_failure(begun, NO_WORD, None, None, 0)
     started = time.monotonic()
+    try:
+        return _tried(begun, sender, started)
+    except Exception as error:
+        if database_is_away(error):
+            raise
+        # Unnoted, it would come back when its lease ends, at once and not after the pause that its failures have earned.
+        log.error("webhook attempt broke", extra={"delivery_id": begun.id, "cause": type(error).__name__})
+        return _note_failure(begun, BROKEN, None, None, int((time.monotonic() - started) * 1000))
+
+
+def _tried(begun: Attempt, sender: Sender, started: float) -> Outcome:
     reply, error = _post(begun, sender)
     duration_ms = int((time.monotonic() - started) * 1000)
     if reply is not None and 200 <= reply.status < 300:

@@ -61,6 +61,8 @@ def test_an_endpoint_rests_longer_with_every_failure() -> None:
         ("١٢", None),
         ("1" * 65, None),
         ("Thu, 99 Nov 2026 99:00:00 GMT", None),
+        ("Thu, 01 Jan 99999999999999 00:00:00 GMT", None),
+        ("Fri, 31 Dec 9999 23:59:59 -2359", (datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC) - NOW).total_seconds() + 86340),
     ],
 )
 def test_what_a_receiver_asks_for_is_read_or_left(header: str | None, seconds: float | None) -> None:

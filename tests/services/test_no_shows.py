@@ -3,6 +3,7 @@
 from datetime import timedelta
 from uuid import UUID
 
+import peewee
 import pytest
 
 from fleet import clock
@@ -76,20 +77,34 @@ def test_what_is_out_held_or_to_come_is_left_alone(cast, now):
     assert (state_of(out)[0], state_of(held)[0]) == ("active", "held")
 
 
-def test_one_that_is_refused_holds_up_no_other(cast, now, monkeypatch, caplog):
-    first, second = reserved(cast, 1, 2), reserved(cast, 3, 4)
+@pytest.mark.parametrize("refusal", [Conflict(), KeyError("terms"), peewee.ProgrammingError("no")])
+def test_those_that_are_refused_hold_up_no_other(cast, now, monkeypatch, caplog, refusal):
+    monkeypatch.setattr(no_shows, "BATCH", 2)
+    *refused, last = [reserved(cast, day, day + 0.5) for day in range(1, 6)]
+    refuse(monkeypatch, refused, refusal)
+    now(hours=8 * 24)
+    assert no_shows.give_up() == 1
+    assert [state_of(rental)[0] for rental in (*refused, last)] == ["reserved"] * 4 + ["no_show"]
+    assert caplog.messages.count("no-show refused") == 4
+
+
+def test_without_the_database_a_run_ends(cast, now, monkeypatch):
+    refuse(monkeypatch, [reserved(cast, 1, 2)], peewee.OperationalError("server closed the connection"))
+    now(hours=5 * 24)
+    with pytest.raises(peewee.OperationalError):
+        no_shows.give_up()
+
+
+def refuse(monkeypatch, refused, refusal) -> None:
     by_hand = rentals.no_show
+    ids = {rental.rpartition("/")[2] for rental in refused}
 
     def refusing(actor, rental_id):
-        if first.endswith(str(rental_id)):
-            raise Conflict()
+        if str(rental_id) in ids:
+            raise refusal
         return by_hand(actor, rental_id)
 
     monkeypatch.setattr(rentals, "no_show", refusing)
-    now(hours=5 * 24)
-    assert no_shows.give_up() == 1
-    assert (state_of(first)[0], state_of(second)[0]) == ("reserved", "no_show")
-    assert "no-show refused" in caplog.messages
 
 
 def test_two_sweeps_at_once_bill_each_rental_once(cast, now):
@@ -103,7 +118,7 @@ def test_two_sweeps_at_once_bill_each_rental_once(cast, now):
 
 
 def test_the_due_are_found_by_the_index_of_what_is_reserved(cast):
-    times = {"now": clock.now(), "given_up": clock.now()}
+    times = {"now": clock.now(), "given_up": clock.now(), "after": clock.now(), "after_id": UUID(int=0), "limit": 1000}
     db.execute_sql("SET enable_seqscan = off")
     try:
         plan = "\n".join(line for (line,) in db.rows(f"EXPLAIN {no_shows.DUE}", times))

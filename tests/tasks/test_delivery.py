@@ -10,9 +10,9 @@ import pytest
 from fleet import clock, metrics
 from fleet.db import db
 from fleet.embedded.server import HOST, usable_port
+from fleet.outages import database_is_away
 from fleet.services import outbox
 from tasks import delivery
-from tasks.causes import database_is_away
 from tests.tasks.consuming import choking_on, counted_effects, deliver, take_effect
 from tests.tasks.outboxes import TOPIC, at_once, last_error, promised, row, rows, state
 

@@ -6,14 +6,15 @@ import logging
 import threading
 import time
 
+import peewee
 import pytest
 import redis
 
 from fleet import clock
 from fleet.db import db
 from fleet.embedded import Databases
-from fleet.services import outbox
-from tasks import app, backpressure, relay, topics
+from fleet.services import events, outbox
+from tasks import app, backpressure, relay, topics, webhooks
 from tasks.broker import Broker, BrokerAway
 from tasks.relay import Relay
 from tests.tasks.outboxes import TOPIC, let_leases_end, promised, row, rows, state
@@ -219,6 +220,63 @@ def test_a_relay_that_is_told_to_stop_ends_after_its_batch(new_relay, queued):
     worker.join(5)
     assert not worker.is_alive()
     assert [found.publishes for found in rows(made)] == [1, 1]
+
+
+@pytest.mark.parametrize("part", [(events, "put_in_order"), (webhooks, "ring")])
+@pytest.mark.parametrize("kind", ["IntegrityError", "ProgrammingError", "InternalError", "OperationalError"])
+def test_what_fails_before_the_promises_keeps_none_of_them_waiting(new_relay, queued, monkeypatch, caplog, part, kind):
+    def failing(*_, **__):
+        raise getattr(peewee, kind)("no")
+
+    usual = getattr(*part)
+    monkeypatch.setattr(*part, failing)
+    one = new_relay()
+    with caplog.at_level(logging.INFO, logger="tasks"):
+        for count in (1, 2):
+            made = promised()
+            assert one._careful_turn() == relay.RECOVERY_S
+            assert queued("accounting")[count - 1] == (TOPIC, made)
+        assert caplog.messages == ["relay interrupted"]
+        monkeypatch.setattr(*part, usual)
+        assert one._careful_turn() == relay.POLL_S
+    assert caplog.messages == ["relay interrupted", "relay goes on"]
+
+
+def test_each_kind_of_trouble_is_told_once(new_relay, monkeypatch, caplog):
+    def failing(*_, **__):
+        raise next(errors)
+
+    errors = iter([peewee.IntegrityError("no"), peewee.DataError("no")] * 3)
+    for part in ((events, "put_in_order"), (webhooks, "ring")):
+        monkeypatch.setattr(*part, failing)
+    one = new_relay()
+    for _ in range(3):
+        one._careful_turn()
+    assert caplog.messages == ["relay interrupted"] * 2
+
+
+def test_a_relay_survives_what_the_database_refuses_of_the_promises(new_relay, queued, monkeypatch):
+    def failing(*_):
+        raise peewee.ProgrammingError("no")
+
+    made = promised()
+    one = new_relay()
+    with monkeypatch.context() as patch:
+        patch.setattr(outbox, "claim_due", failing)
+        assert one._careful_turn() == relay.RECOVERY_S
+    one._careful_turn()
+    assert queued("accounting") == [(TOPIC, made)]
+
+
+def test_a_turn_puts_all_events_in_order_that_its_time_allows(new_relay, monkeypatch):
+    monkeypatch.setattr(events, "PLACED_AT_ONCE", 2)
+    waiting = iter([2, 2, 1, 2, 2])
+    monkeypatch.setattr(events, "put_in_order", lambda: next(waiting))
+    new_relay().turn()
+    assert next(waiting) == 2, "it went on after a batch that was not full"
+    monkeypatch.setattr(relay, "ORDER_BUDGET_S", 0.0)
+    new_relay().turn()
+    assert list(waiting) == []
 
 
 def _await(done, timeout_s: float = 20) -> None:

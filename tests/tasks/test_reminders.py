@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -13,6 +14,7 @@ from fleet import clock, config
 from fleet.db import db
 from fleet.models.rentals import Rental
 from fleet.services import reminders
+from tasks import maintenance
 from tasks import notifications as consumers
 from tests.books import rental_to_bill
 from tests.cast import Cast, at
@@ -104,7 +106,8 @@ class TestReminders:
     def test_how_early_is_a_setting_and_nil_switches_them_off(self, cast: Cast, asked_of: Any) -> None:
         reserved(cast, starts_in_h=20)
         asked_of(reminder_hours=0)
-        assert reminders.promise_due()["rental_reminder"] == 0
+        assert "rental_reminder" not in reminders.promise_due()
+        assert promised("rental_reminder") == []
         asked_of(reminder_hours=19)
         assert reminders.promise_due()["rental_reminder"] == 0
         asked_of(reminder_hours=21)
@@ -112,10 +115,21 @@ class TestReminders:
 
     def test_many_are_promised_in_batches(self, cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(reminders, "BATCH", 2)
-        monkeypatch.setattr(reminders, "MOST_BATCHES", 2)
         for _ in range(5):
             reserved(cast, starts_in_h=20)
-        assert [reminders.promise_due()["rental_reminder"] for _ in range(3)] == [4, 1, 0]
+        assert [reminders.promise_due()["rental_reminder"] for _ in range(2)] == [5, 0]
+
+    def test_a_run_ends_with_its_time_after_each_kind_had_its_turn(self, cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(reminders, "BATCH", 2)
+        for _ in range(5):
+            reserved(cast, starts_in_h=20)
+        late = out(cast, late_h=2)
+        ticks = iter([0.0, 0.0, reminders.BUDGET_S])
+        with monkeypatch.context() as patch:
+            patch.setattr(reminders, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+            assert reminders.promise_due()["rental_reminder"] == 2
+        assert promised("rental_overdue") == [late.id]
+        assert reminders.promise_due()["rental_reminder"] == 3
 
     @staticmethod
     def move(rental: Rental, *, starts_in_h: float, moved_h_ago: float) -> None:
@@ -203,7 +217,7 @@ def test_the_sweep_and_the_letters_belong_together(cast: Cast) -> None:
     reserved(cast, starts_in_h=20)
     out(cast, late_h=3)
     expired(cast, hours_ago=0.1)
-    consumers.promise_due()
+    maintenance.promise_notices()
     for kind in ("rental_reminder", "rental_overdue", "rental_expired"):
         [promise] = db.rows("SELECT id::text FROM outbox WHERE topic = %s", (f"notifications.{kind}",))
         getattr(consumers, kind)(list(promise))

@@ -5,13 +5,16 @@ from datetime import timedelta
 from types import SimpleNamespace
 from uuid import UUID
 
+import peewee
 import pytest
 
 from fleet import clock
 from fleet.db import db
+from fleet.models.events import FORGET_EVENTS
 from fleet.models.promises import Inbox, Outbox
 from fleet.services import retention
 from tasks import maintenance
+from tests.cast import insert
 from tests.tasks.outboxes import TOPIC, at_once
 
 pytestmark = pytest.mark.usefixtures("fresh_database")
@@ -91,13 +94,56 @@ def test_a_run_forgets_in_batches_and_the_next_one_goes_on(monkeypatch):
     for _ in range(5):
         done(9)
     assert retention.forget_old()["outbox"] == 5
+    tables = len(retention.forget_old())
     for _ in range(5):
         done(9)
-    ticks = itertools.chain([0.0, 0.0, 1.0], itertools.repeat(9.0))
+    # One look at the clock at the start and one before each statement: each table's first and the second of the outbox.
+    ticks = itertools.chain([0.0] * (1 + tables + 1), itertools.repeat(9.0))
     with monkeypatch.context() as patch:
         patch.setattr(retention, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
-        assert retention.forget_old()["outbox"] == 4
+        forgotten = retention.forget_old()
+    assert (forgotten["outbox"], forgotten["inbox"]) == (4, 2)
     assert [retention.forget_old()["outbox"] for _ in range(2)] == [1, 0]
+
+
+def test_a_table_that_fails_keeps_no_other_from_its_turn(monkeypatch, caplog):
+    monkeypatch.setattr(retention, "FORGET_CONFIRMED", "DELETE FROM outbox WHERE 1 / (%(limit)s - %(limit)s) = 0")
+    done(9)
+    forgotten = retention.forget_old()
+    assert (forgotten["outbox"], forgotten["inbox"]) == (0, 1)
+    assert caplog.messages == ["not forgotten"]
+
+
+def test_without_the_database_a_run_ends(monkeypatch):
+    def away(*_):
+        raise peewee.OperationalError("server closed the connection")
+
+    monkeypatch.setattr(db, "execute_sql", away)
+    with pytest.raises(peewee.OperationalError):
+        retention.forget_old()
+
+
+def test_an_event_waits_for_its_deliveries_and_for_no_others(monkeypatch):
+    monkeypatch.setattr(retention, "FORGET_DELIVERIES", "DELETE FROM webhook_delivery WHERE %(limit)s < 0")
+    insert("webhook_endpoint", url="https://example.com/", secret=b"s")
+    [(endpoint_id,)] = db.rows("SELECT id FROM webhook_endpoint")
+    told, untold = (retention.first_id_of(clock.now() - timedelta(days=days)) for days in (92, 91))
+    for position, event_id in enumerate((told, untold), 1):
+        about = {"type": "rental.held", "aggregate_type": "rental", "aggregate_id": event_id, "data": {}}
+        insert("event", id=event_id, occurred_at=clock.now() - timedelta(days=91), position=position, **about)
+    insert("webhook_delivery", id=told, endpoint_id=endpoint_id, event_id=told)
+    assert retention.forget_old()["event"] == 1
+    assert db.rows("SELECT id FROM event") == [(told,)]
+
+
+def test_whether_a_delivery_refers_to_an_event_is_found_by_its_index():
+    db.execute_sql("SET enable_seqscan = off")
+    try:
+        values = {"before": retention.first_id_of(clock.now()), "limit": 10}
+        plan = "\n".join(line for (line,) in db.rows(f"EXPLAIN {FORGET_EVENTS}", values))
+    finally:
+        db.execute_sql("RESET enable_seqscan")
+    assert "using webhook_delivery_once" in plan
 
 
 def test_two_sweeps_at_once_share_the_work():
@@ -114,7 +160,9 @@ def test_ids_below_the_first_id_of_an_instant_are_older():
     assert bound < clock.new_id() < retention.first_id_of(clock.now() + timedelta(milliseconds=5))
 
 
-@pytest.mark.parametrize("name", ["expire_holds", "extend_overdue", "give_up_no_shows", "bury_exhausted", "forget_old"])
+@pytest.mark.parametrize(
+    "name", ["expire_holds", "extend_overdue", "give_up_no_shows", "bury_exhausted", "forget_old", "promise_notices"]
+)
 def test_every_sweep_is_harmless_when_there_is_nothing_to_do(name):
     for _ in range(2):
         getattr(maintenance, name)()

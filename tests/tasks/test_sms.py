@@ -1,6 +1,7 @@
 """A text message goes to the provider once, within its time; what goes wrong says whether trying again is safe and helps."""
 
 import logging
+import signal
 import threading
 import time
 from dataclasses import replace
@@ -9,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 
 from fleet import config
 from fleet.config import ConfigError, Settings
@@ -56,7 +58,11 @@ class TestGateway:
 
     @pytest.mark.parametrize(
         ("status", "error"),
-        [(400, SmsRefused), (401, SmsRefused), (422, SmsRefused), *((code, SmsUnavailable) for code in (429, 500, 503))],
+        [
+            *((code, SmsRefused) for code in (400, 401, 422)),
+            *((code, SmsUnavailable) for code in (429, 503)),
+            *((code, SmsUncertain) for code in (500, 502, 504, 599)),
+        ],
     )
     def test_what_the_provider_answers_says_whether_trying_again_helps(self, status: int, error: type[Exception]) -> None:
         with provider() as told, pytest.raises(error, match=f"{status}") as refusal:
@@ -95,6 +101,20 @@ class TestGateway:
                 gateway(told.url, read_s=5, total_s=0.5).send(MESSAGE)
             ended.set()
         assert 0.5 <= time.monotonic() - started < 3
+
+    def test_the_end_of_the_task_while_it_waits_leaves_it_open_what_happened(self) -> None:
+        def at_its_end(*_: Any) -> None:
+            raise SoftTimeLimitExceeded
+
+        usual = signal.signal(signal.SIGALRM, at_its_end)
+        try:
+            with silent_server() as url:
+                signal.setitimer(signal.ITIMER_REAL, 0.3)
+                with pytest.raises(SmsUncertain, match="SoftTimeLimitExceeded"):
+                    gateway(url.replace("smtp://", "http://"), read_s=5).send(MESSAGE)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, usual)
 
     def test_a_proxy_of_the_environment_is_not_used(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")

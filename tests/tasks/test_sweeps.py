@@ -9,7 +9,7 @@ import pytest
 from fleet import clock
 from fleet.db import db
 from fleet.services import no_shows, outbox, processes
-from tasks import app, maintenance, notifications
+from tasks import app, maintenance
 from tests.races.scenes import out, reserved, state_of
 from tests.tasks.crew import BEAT, WORKER, await_, running
 from tests.tasks.outboxes import at_once, promised, state
@@ -64,12 +64,15 @@ def check_done_once(made: dict[str, str]) -> None:
 def test_every_sweep_twice_at_once_does_its_work_once(cast):
     made = a_day_of_everything(cast)
     for name in sweeps():
-        module, _, function = name.partition(".")
-        sweep = getattr({"maintenance": maintenance, "notifications": notifications}[module], function)
+        sweep = getattr(maintenance, name.removeprefix("maintenance."))
         at_once([sweep, sweep])
         sweep()
     check_done_once(made)
     assert no_shows.give_up() == 0
+
+
+def test_no_sweep_waits_behind_letters_or_entries():
+    assert {outbox.queue_of(name) for name in sweeps()} == {"maintenance"}
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -459,8 +460,16 @@ class TestAtLeastOnce:
         endpoint(cast, told)
         happen()
         [batch] = claimed()
-        told.before_answer = databases.postgres.stop
+        stopped = threading.Event()
+
+        def stop() -> None:
+            databases.postgres.stop()
+            stopped.set()
+
+        told.before_answer = stop
         tasks_webhooks.deliver(batch)
+        # The worker gives up waiting for an answer while the receiver is still at it.
+        assert stopped.wait(30)
         databases.postgres.start()
         db.close()
         told.before_answer = lambda: None
