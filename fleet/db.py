@@ -152,15 +152,17 @@ class Database(peewee.PostgresqlDatabase):
         """Run the last statement of the open transaction and commit it in the same round trip.
 
         What the statement answers is lost; where it refuses, it raises, and nothing is committed. Raises RuntimeError
-        within somebody else's transaction, whose work is not ours to commit.
+        within somebody else's transaction, whose work is not ours to commit, and where an assumption was not checked yet.
         """
-        if self.joined or self._begin_pending() or self._assumed() is not None:
-            raise RuntimeError("only who opened the transaction, and has said something in it, may commit it")
+        if self.joined:
+            raise RuntimeError("only who opened the transaction may commit it")
+        if self._assumed() is not None:
+            raise RuntimeError("nothing is committed before it is known who acts")
         with _translated:
             connection = self._state.conn
             cursor = connection.cursor()
             self._prepare(cursor, statement)
-            cursor.execute(statement.execute + ";COMMIT", params)
+            cursor.execute(self._preface() + statement.execute + ";COMMIT", params)
         # Nothing is open any more: like a transaction whose BEGIN has not been sent, this one has nothing left to commit.
         self._state.begin_pending = True
 
