@@ -18,7 +18,7 @@ run: $(VENV)/.dev  ## Start everything, with demo data, under one Ctrl-C
 	@$(PYTHON) -m fleet.embedded
 
 test: $(VENV)/.dev  ## Run the tests (ARGS="tests/api -k rental" for some of them)
-	@$(PYTHON) -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(PYTHON) -m pytest -n $(TEST_PROCESSES) --dist loadfile $(ARGS)
 
 lint: $(VENV)/.dev  ## Look for mistakes and untidiness
 	@$(PYTHON) -m ruff check .

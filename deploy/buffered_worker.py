@@ -137,8 +137,8 @@ def _body_bytes(head: bytearray) -> int:
 class BufferedWorker(gthread.ThreadWorker):
     """The threads, and a main loop that keeps the time.
 
-    A connection belongs to one thread, or it is in `waiting` and armed in epoll for one event. Taking it out of `waiting` is
-    one atomic step, so that of a thread that was woken and the main loop that finds it too late exactly one gets it.
+    A connection belongs to one thread, or it is in `waiting` and armed in epoll for one event. It is taken out of `waiting`
+    under a lock, so that of a thread that was woken and the main loop that finds it too late exactly one gets it.
     """
 
     def init_process(self) -> None:
@@ -196,10 +196,9 @@ class BufferedWorker(gthread.ThreadWorker):
     def _take(self, fd: int, expected: Client | None = None) -> Client | None:
         """Take a waiting client for oneself. A number may be another client's by now, where one was `expected`."""
         with self.taking:
-            found = self.waiting.get(fd)
-            if found is None or expected not in {None, found}:
+            if expected is not None and self.waiting.get(fd) is not expected:
                 return None
-            return self.waiting.pop(fd)
+            return self.waiting.pop(fd, None)
 
     def _listen_again(self) -> None:
         while self.deaf and len(self.clients) < self.worker_connections:

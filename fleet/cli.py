@@ -14,6 +14,7 @@ from flask.cli import AppGroup, with_appcontext
 from playhouse.migrations import Runner
 
 from fleet import cli_dead_letters, demo, problems
+from fleet.config import DEMO_PASSWORD
 from fleet.db import db
 from fleet.errors import FleetError
 from fleet.parsing import read_email
@@ -23,7 +24,6 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 # Any fixed number does, as long as every release of the service asks for the same one.
 MIGRATION_LOCK = 7_305_417
 MIGRATION_POLL_S = 0.2
-DEMO_PASSWORD = "fleet-demo-admin-2026"  # noqa: S105 - published in the README, refused by production
 
 database = AppGroup("db", help="Migrate the database.")
 books = AppGroup("ledger", help="Examine the books.")

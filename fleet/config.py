@@ -17,6 +17,8 @@ from fleet.rules.languages import LANGUAGES
 QUEUES = {"accounting": 200, "notifications": 20, "webhooks": 20, "maintenance": 200, "default": 200}
 Environment = Literal["development", "test", "production"]
 DEVELOPMENT_SECRET = "development-only-secret-key-never-in-production"  # noqa: S105 - refused by production below
+# Published in the README: it opens only a demo on one's own machine, which production refuses to make.
+DEMO_PASSWORD = "fleet-demo-admin-2026"  # noqa: S105
 MIN_SECRET_LENGTH = 32
 MIN_PASSWORD_LENGTH = 12
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")

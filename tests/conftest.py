@@ -19,12 +19,6 @@ CHART_CODES = [account.code for account in CHART]
 KEPT_TABLES = ("schema_migration", "lifecycle_transition", "tax_code", "ledger_account", "fiscal_period")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files with slow tests first: at the end, one of them would keep one of two processes busy and the other idle."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
-
-
 @pytest.fixture(scope="session")
 def databases() -> Iterator[Databases]:
     """A PostgreSQL and a Redis of this test process alone."""

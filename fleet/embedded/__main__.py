@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from threading import Event
 
+from fleet.config import DEMO_PASSWORD
 from fleet.embedded.crew import Crashed, Crew
 from fleet.embedded.databases import Databases, databases
 from fleet.embedded.ownership import MARK, InUse
@@ -24,7 +25,6 @@ WEB_PORT, POSTGRES_PORT, REDIS_PORT = 8000, 15432, 16379
 NOT_HERE = {"release", "flower"}  # we migrate before the others start; Flower is for those who want it
 PREPARATIONS = {"Migrating": ["db", "upgrade"], "Looking for demo data": ["seed-demo", "--if-empty"]}
 ADMIN_EMAIL = "admin@example.com"
-DEMO_PASSWORD = "fleet-demo-admin-2026"  # noqa: S105 - published: it opens only a demo on one's own machine
 READY_TIMEOUT_S = 60
 
 

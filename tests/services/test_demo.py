@@ -2,7 +2,7 @@ import pytest
 from flask import Flask
 
 from fleet import demo
-from fleet.cli import DEMO_PASSWORD
+from fleet.config import DEMO_PASSWORD
 from fleet.db import db
 from fleet.embedded import Databases
 from fleet.services import reconciliation
