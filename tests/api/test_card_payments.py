@@ -9,7 +9,7 @@ from flask import Flask
 from fleet import clock
 from fleet.breakers import Breaker
 from fleet.db import db
-from fleet.gateways.cards import StripeCards
+from fleet.gateways.stripe_cards import StripeCards
 from fleet.services import card_payments, reconciliation
 from tests.books import issued, posted
 from tests.cast import Answer, Cast
