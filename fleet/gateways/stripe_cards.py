@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import requests
 import stripe
+from urllib3 import Timeout
 
 from fleet import breakers
 from fleet.breakers import Breaker
@@ -59,8 +60,7 @@ class StripeCards:
         breaker: Breaker | None = None,
         timeouts: tuple[float, float, float] = (CONNECT_S, READ_S, TOTAL_S),
     ) -> None:
-        connect_s, read_s, total_s = timeouts
-        http = stripe.RequestsClient(timeout=(connect_s, read_s), session=BoundedSession(total_s))
+        http = stripe.RequestsClient(session=BoundedSession(*timeouts))
         # Repeating is ours to decide: the outbox and the sweep do, with the same key.
         self._client = stripe.StripeClient(
             api_key, base_addresses={"api": api_base.rstrip("/")}, max_network_retries=0, http_client=http
@@ -182,17 +182,21 @@ class StripeCards:
 class BoundedSession(requests.Session):
     """Follows no redirect, reads no proxy from the environment, and takes neither more time nor more bytes than allowed."""
 
-    def __init__(self, total_s: float) -> None:
+    def __init__(self, connect_s: float, read_s: float, total_s: float) -> None:
         super().__init__()
         self.trust_env = False
-        self._total_s = total_s
+        self._connect_s, self._read_s, self._total_s = connect_s, read_s, total_s
 
     def request(self, *args: Any, **kwargs: Any) -> requests.Response:
+        """The answer, all of it. The body's last read may end `read_s` after the total; whatever else is later is not had."""
         deadline = time.monotonic() + self._total_s
-        response = super().request(*args, **{**kwargs, "allow_redirects": False, "stream": True})
+        # With a total, the wait for the answer is cut to what the connecting has left of it.
+        timeout = Timeout(connect=self._connect_s, read=self._read_s, total=self._total_s)
+        response = super().request(*args, **{**kwargs, "allow_redirects": False, "stream": True, "timeout": timeout})
         parts, size = [], 0
         with response:
-            for part in response.iter_content(16_384):
+            # One read of the socket at a time: to wait for a full part would let each byte of a slow one begin the wait anew.
+            while part := response.raw.read1(16_384, decode_content=True):
                 size += len(part)
                 if size > MAX_ANSWER_BYTES or time.monotonic() > deadline:
                     raise requests.exceptions.ReadTimeout("the answer is too long, or takes too long")
