@@ -190,15 +190,18 @@ class _Handler(BaseHTTPRequestHandler):
         world.calls.append((method, url.path))
         fault = self._fault_of(world, method, url.path)
         key = self.headers.get("Idempotency-Key")
+        # What does not take effect is refused before the keys are looked at, as by Stripe's validation and rate limits.
         status, body = 500, {"error": {"type": "api_error", "message": "a bad day"}}
+        replayed = False
         if fault is None or fault.takes_effect or fault.status is None:
+            replayed = method == "POST" and world.keys.get(key or "", ({},))[0] == form
             answered = world.answer(method, url.path, form, key)
             if fault is None or fault.status is None:
                 status, body = answered
         if fault is not None:
             status = fault.status or status
             time.sleep(fault.delay_s)
-        self._send(status, body, fault or Fault())
+        self._send(status, body, fault or Fault(), replayed=replayed)
 
     def _fault_of(self, world: Stripe, method: str, path: str) -> Fault | None:
         with world.lock:
@@ -208,12 +211,14 @@ class _Handler(BaseHTTPRequestHandler):
                     return fault
         return None
 
-    def _send(self, status: int, body: Json, fault: Fault) -> None:
+    def _send(self, status: int, body: Json, fault: Fault, *, replayed: bool) -> None:
         sent = b" " * fault.blanks + json.dumps(body).encode()
         try:
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(sent)))
+            if replayed:
+                self.send_header("idempotent-replayed", "true")
             self.end_headers()
             for number in range(fault.blanks if fault.drip_s else 0):
                 time.sleep(fault.drip_s)

@@ -30,6 +30,7 @@ from fleet.gateways.cards import (
     RefundOutcome,
 )
 from fleet.gateways.stripe_events import code_of, declined, event_of, metadata_of, outcome_of, refund_outcome
+from fleet.idempotency import KEPT_HOURS
 
 T = TypeVar("T")
 
@@ -39,6 +40,8 @@ SIGNATURE_AGE_S = 300
 # How far Stripe's clock may be from ours.
 CLOCKS_APART = timedelta(minutes=5)
 MOST_LOOKED_AT = 5000
+# No request repeats a charge any more, and the last that did has arrived or is lost.
+NOBODY_ASKS_AFTER = timedelta(hours=KEPT_HOURS + 1)
 
 
 def gateway(settings: Settings) -> CardGateway | None:
@@ -116,7 +119,12 @@ class StripeCards:
                 intent = self._create_intent(charge, capture_method="manual")
             except stripe.IdempotencyError:
                 return None
-            except stripe.StripeError as refused:
+            except stripe.InvalidRequestError as refused:
+                # What validation refuses spends no key (docs.stripe.com/api/idempotent_requests): a charge under way may take.
+                if not _is_replay(refused) and datetime.now(UTC) - charge.asked_at < NOBODY_ASKS_AFTER:
+                    return None
+                return Outcome("failed", None, failure_code=code_of(refused.code))
+            except stripe.CardError as refused:
                 return Outcome("failed", None, failure_code=code_of(refused.code))
             reference = str(intent.id)
         with suppress(stripe.InvalidRequestError):  # it was charged, or canceled before: what it is now is asked next
@@ -203,6 +211,11 @@ class BoundedSession(requests.Session):
                 parts.append(part)
         response._content = b"".join(parts)  # where requests itself keeps what it has read
         return response
+
+
+def _is_replay(error: stripe.StripeError) -> bool:
+    """Whether Stripe has kept this refusal under its key: then it is spent (docs.stripe.com/error-low-level)."""
+    return bool((error.headers or {}).get("Idempotent-Replayed") == "true")
 
 
 def is_outage(kind: type[BaseException], error: BaseException) -> bool:
