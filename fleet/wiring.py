@@ -7,7 +7,7 @@ from functools import cached_property
 
 from fleet.auth import Tokens
 from fleet.config import Settings
-from fleet.gateways import cards
+from fleet.gateways import stripe_cards
 from fleet.gateways.broker import BrokerGauge
 from fleet.gateways.cards import CardGateway
 from fleet.limits import Limits
@@ -28,7 +28,7 @@ class Wiring:
     @cached_property
     def cards(self) -> CardGateway | None:
         """The way that card payments go; None where there is none."""
-        return cards.gateway(self.settings)
+        return stripe_cards.gateway(self.settings)
 
     @cached_property
     def cursor_key(self) -> bytes:

@@ -5,8 +5,7 @@ from functools import cache
 from fleet import config, logs
 from fleet.config import Settings
 from fleet.db import db, refuse_superuser
-from fleet.gateways import cards as card_gateways
-from fleet.gateways import mail, sms, webhooks
+from fleet.gateways import mail, sms, stripe_cards, webhooks
 from fleet.gateways.cards import CardGateway
 from fleet.gateways.mail import Mailer
 from fleet.gateways.sms import SmsGateway
@@ -42,7 +41,7 @@ def sms_gateway() -> SmsGateway:
 @cache
 def cards() -> CardGateway | None:
     """The way that card payments go; None where there is none."""
-    return card_gateways.gateway(settings())
+    return stripe_cards.gateway(settings())
 
 
 def wire() -> None:

@@ -19,7 +19,9 @@ Json = dict[str, Any]
 
 @dataclass
 class Fault:
-    """How the next matching call goes wrong: answered with `status`, or late by `delay_s`, before or after its effect."""
+    """How the next matching call goes wrong: answered with `status`, or late by `delay_s`, before or after its effect; with
+    so many blanks before the body, all at once or one each `drip_s`.
+    """
 
     path: str = "/v1/"
     method: str = "POST"
@@ -27,6 +29,8 @@ class Fault:
     delay_s: float = 0
     takes_effect: bool = False
     times: int = 1
+    blanks: int = 0
+    drip_s: float = 0
 
 
 class Refusal(Exception):
@@ -186,15 +190,18 @@ class _Handler(BaseHTTPRequestHandler):
         world.calls.append((method, url.path))
         fault = self._fault_of(world, method, url.path)
         key = self.headers.get("Idempotency-Key")
+        # What does not take effect is refused before the keys are looked at, as by Stripe's validation and rate limits.
         status, body = 500, {"error": {"type": "api_error", "message": "a bad day"}}
+        replayed = False
         if fault is None or fault.takes_effect or fault.status is None:
+            replayed = method == "POST" and world.keys.get(key or "", ({},))[0] == form
             answered = world.answer(method, url.path, form, key)
             if fault is None or fault.status is None:
                 status, body = answered
         if fault is not None:
             status = fault.status or status
             time.sleep(fault.delay_s)
-        self._send(status, body)
+        self._send(status, body, fault or Fault(), replayed=replayed)
 
     def _fault_of(self, world: Stripe, method: str, path: str) -> Fault | None:
         with world.lock:
@@ -204,14 +211,19 @@ class _Handler(BaseHTTPRequestHandler):
                     return fault
         return None
 
-    def _send(self, status: int, body: Json) -> None:
-        sent = json.dumps(body).encode()
+    def _send(self, status: int, body: Json, fault: Fault, *, replayed: bool) -> None:
+        sent = b" " * fault.blanks + json.dumps(body).encode()
         try:
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(sent)))
+            if replayed:
+                self.send_header("idempotent-replayed", "true")
             self.end_headers()
-            self.wfile.write(sent)
+            for number in range(fault.blanks if fault.drip_s else 0):
+                time.sleep(fault.drip_s)
+                self.wfile.write(sent[number : number + 1])
+            self.wfile.write(sent[fault.blanks if fault.drip_s else 0 :])
         except OSError:
             self.close_connection = True  # whoever asked has gone
 

@@ -195,10 +195,17 @@ def _looked_up(cards: CardGateway, payment: Payment) -> Outcome | None:
     found = cards.find(charge)
     age = clock.now() - payment.created_at
     if found is None:
-        return cards.void(charge) if age > UNKNOWN_FOR else None
+        return _made_impossible(cards, charge) if age > UNKNOWN_FOR else None
     if found.state == "waiting" and age > UNCONFIRMED_FOR:
         return cards.void(replace(charge, reference=found.reference))
     return found
+
+
+def _made_impossible(cards: CardGateway, charge: Charge) -> Outcome | None:
+    outcome = cards.void(charge)
+    if outcome is None:
+        log.warning("charge neither found nor made impossible", extra={"payment_id": charge.payment_id})
+    return outcome
 
 
 def _is_what_was_asked(payment: Payment, outcome: Outcome) -> bool:

@@ -6,7 +6,7 @@ import pytest
 from flask import Flask
 
 from fleet.breakers import Breaker, Rules
-from fleet.gateways.cards import StripeCards, is_outage
+from fleet.gateways.stripe_cards import StripeCards, is_outage
 from tests.stripe_server import SECRET, Stripe, stripe_server
 
 

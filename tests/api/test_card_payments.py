@@ -9,12 +9,13 @@ from flask import Flask
 from fleet import clock
 from fleet.breakers import Breaker
 from fleet.db import db
-from fleet.gateways.cards import StripeCards
+from fleet.gateways.stripe_cards import StripeCards
+from fleet.idempotency import KEPT_HOURS
 from fleet.services import card_payments, reconciliation
 from tests.books import issued, posted
 from tests.cast import Answer, Cast
 from tests.money import id_of, paid, pay, post_everything, standing, wish
-from tests.stripe_server import CHALLENGED_CARD, DECLINED_CARD, GOOD_CARD, Stripe
+from tests.stripe_server import CHALLENGED_CARD, DECLINED_CARD, GOOD_CARD, Refusal, Stripe
 
 INTENTS = "/v1/payment_intents"
 
@@ -40,6 +41,16 @@ def sweep(app: Flask, *, minutes: float = 1) -> int:
 def only_payment() -> tuple[str, str | None]:
     [(status, code)] = db.rows("SELECT status, failure_code FROM payment")
     return status, code
+
+
+def late_charge(stripe: Stripe) -> int:
+    """How Stripe answers the only payment's charge when it comes in after all."""
+    [(payment,)] = db.rows("SELECT id::text FROM payment")
+    form = {
+        "amount": "11070", "currency": "eur", "payment_method_types[0]": "card", "metadata[payment_id]": payment,
+        "payment_method": GOOD_CARD, "confirm": "true",
+    }  # fmt: skip
+    return stripe.answer("POST", INTENTS, form, payment)[0]
 
 
 class TestACharge:
@@ -184,14 +195,47 @@ class TestABadDay:
         assert (sweep(app), only_payment()) == (0, ("pending", None))
         assert sweep(app, minutes=6) == 1
         assert (only_payment(), standing(invoice)) == (("failed", "abandoned"), ("open", 0, 0))
-        payment = db.rows("SELECT id::text, amount FROM payment")[0]
-        late = {
-            "amount": "11070", "currency": "eur", "payment_method_types[0]": "card", "metadata[payment_id]": payment[0],
-            "payment_method": GOOD_CARD, "confirm": "true",
-        }  # fmt: skip
-        assert stripe.answer("POST", INTENTS, late, payment[0])[0] == 400
+        assert late_charge(stripe) == 400
         assert stripe.charged == 0
         assert pay_by_card(cast, invoice, key="k").json["code"] == "payment_declined"
+
+    def test_a_key_that_validation_kept_from_being_spent_leaves_the_charge_possible(
+        self, app: Flask, cast: Cast, stripe: Stripe, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        invoice = issued(cast)
+        stripe.goes_wrong(path=INTENTS, status=500)
+        pay_by_card(cast, invoice)
+        stripe.goes_wrong(path=INTENTS, status=400)
+        assert (sweep(app, minutes=6), only_payment()) == (0, ("pending", None))
+        assert "charge neither found nor made impossible" in caplog.messages
+        assert late_charge(stripe) == 200
+        assert (sweep(app), only_payment()) == (1, ("captured", None))
+        assert (stripe.charged, standing(invoice)) == (11_070, ("paid", 11_070, 0))
+
+    def test_a_key_that_is_never_spent_ends_when_nobody_repeats_the_charge(
+        self, app: Flask, cast: Cast, stripe: Stripe
+    ) -> None:
+        invoice = issued(cast)
+        stripe.goes_wrong(path=INTENTS, status=500)
+        pay_by_card(cast, invoice)
+        stripe.goes_wrong(path=INTENTS, status=400, times=100)
+        assert (sweep(app, minutes=60 * KEPT_HOURS), only_payment()) == (0, ("pending", None))
+        assert (sweep(app, minutes=60), only_payment()) == (1, ("failed", "refused"))
+        assert (stripe.charged, standing(invoice)) == (0, ("open", 0, 0))
+
+    def test_a_refusal_that_stripe_keeps_has_spent_the_key(
+        self, app: Flask, cast: Cast, stripe: Stripe, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refused(form: dict[str, str]) -> None:
+            raise Refusal(400, type="invalid_request_error", code="amount_too_small", message="no")
+
+        stripe.goes_wrong(path=INTENTS, status=500)
+        pay_by_card(cast, issued(cast))
+        with monkeypatch.context() as endpoint:
+            endpoint.setattr(stripe, "_create_intent", refused)
+            assert (sweep(app, minutes=6), only_payment()) == (0, ("pending", None))
+        assert (sweep(app), only_payment()) == (1, ("failed", "amount_too_small"))
+        assert (late_charge(stripe), stripe.charged) == (400, 0)
 
     def test_a_charge_that_the_list_does_not_show_is_not_given_up(
         self, app: Flask, cast: Cast, stripe: Stripe, monkeypatch: pytest.MonkeyPatch

@@ -9,7 +9,7 @@ from flask import Flask
 from fleet import clock
 from fleet.breakers import Breaker, Rules
 from fleet.db import db
-from fleet.gateways.cards import StripeCards, is_outage
+from fleet.gateways.stripe_cards import StripeCards, is_outage
 from tasks import maintenance, payments, topics
 from tests.books import issued
 from tests.cast import Cast, insert
