@@ -70,6 +70,12 @@ def invoice_issued(ids: list[str]) -> None:
     _send("notifications.invoice_issued", ids)
 
 
+@consumer("notifications.payment_refunded")
+def payment_refunded(ids: list[str]) -> None:
+    """Tell customers that they got money back."""
+    _send("notifications.payment_refunded", ids)
+
+
 @consumer("notifications.sms")
 def sms(ids: list[str]) -> None:
     """Send the text messages that letters promised beside themselves."""

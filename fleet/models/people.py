@@ -111,11 +111,13 @@ RENTALS_OF_PERSON = Listing(
 NOTIFICATIONS_OF_PERSON = Listing(
     columns={
         name: f"notification.{name}"
-        for name in ("id", "kind", "channel", "rental_id", "invoice_id", "status", "reason", "created_at", "sent_at")
+        for name in (
+            "id", "kind", "channel", "rental_id", "invoice_id", "refund_id", "status", "reason", "created_at", "sent_at",
+        )
     },
     source="notification",
     key="notification.id",
-)
+)  # fmt: skip
 
 
 def answers_that_name(customer: Customer) -> Condition:

@@ -61,6 +61,20 @@ class InvoiceTold:
 
 
 @dataclass(frozen=True, slots=True)
+class RefundTold:
+    """What the letter about a refund says; `number` is that of the invoice, `method` the way the money came and goes back."""
+
+    first_name: str
+    timezone: str
+    number: str
+    rental_number: str | None
+    settled_at: datetime
+    amount: int
+    currency: str
+    method: str
+
+
+@dataclass(frozen=True, slots=True)
 class Letter:
     """A letter: what it is about, sentences before and after a table of label and value, and the same for a telephone."""
 
@@ -115,6 +129,18 @@ def of_invoice(told: InvoiceTold, language: Language) -> Letter:
     return _letter("invoice_issued", language, told.first_name, told.number, rows, lines=lines)
 
 
+def of_refund(told: RefundTold, language: Language) -> Letter:
+    """How much of which invoice went back, when and in which way."""
+    rows = {
+        "refunded": language.money(told.amount, told.currency),
+        "method": language.phrase("methods", told.method),
+        "date": language.day(told.settled_at, told.timezone),
+        "invoice": told.number,
+        "rental": told.rental_number,
+    }
+    return _letter("payment_refunded", language, told.first_name, told.number, rows)
+
+
 _BOOKING = ("booking", "vehicle", "from", "pickup", "until", "dropoff")
 # Which rows of the table a kind shows, and in which order.
 ROWS = {
@@ -127,6 +153,7 @@ ROWS = {
     "rental_overdue": ("booking", "vehicle", "due_back", "dropoff"),
     "rental_no_show": _BOOKING,
     "invoice_issued": ("date", "rental", "net", "tax", "total", "due"),
+    "payment_refunded": ("refunded", "method", "date", "invoice", "rental"),
 }
 _LINES_COME_BEFORE = "net"
 

@@ -138,7 +138,12 @@ def _of(customer_id: UUID) -> Preferences:
     if known is None:
         return Preferences(customer_id, BY_DEFAULT["email"], BY_DEFAULT["sms"], 0, None)
     return Preferences(
-        customer_id, frozenset(known.email_kinds), frozenset(known.sms_kinds), known.version, known.updated_at
+        customer_id,
+        # Who chose before a required kind was there gets it all the same, and reads so.
+        REQUIRED.union(known.email_kinds),
+        frozenset(known.sms_kinds),
+        known.version,
+        known.updated_at,
     )
 
 

@@ -73,9 +73,10 @@ def approve(actor: Actor, refund_id: UUID, *, expected_version: int | None) -> R
 
 
 def settle(refund: Refund) -> None:
-    """The money is back with the customer."""
+    """The money is back with the customer, who is told: once, for the payment is locked and `settled` is an end."""
     refund.change(status="settled", settled_at=clock.now(), attempt_ends_at=None)
     outbox.promise("accounting.post_refund", "refund", refund.id)
+    outbox.promise("notifications.payment_refunded", "refund", refund.id)
     events.of_refund(refund.id)
 
 

@@ -201,6 +201,8 @@ class TestRefunds:
             db.execute_sql("UPDATE refund SET attempt_ends_at = now()")
             assert card_refunds.settle_sent(cards) == 1
         assert cast.agent.get(refund).json["status"] == ended
+        letters = db.rows("SELECT aggregate_id FROM outbox WHERE topic = 'notifications.payment_refunded'")
+        assert letters == ([(id_of(refund),)] if ended == "settled" else [])
 
     def test_a_refund_waits_for_its_second_person_before_anything_is_sent(
         self, app: Flask, cast: Cast, stripe: Stripe

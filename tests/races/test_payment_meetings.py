@@ -11,7 +11,7 @@ from fleet.db import db
 from fleet.gateways.cards import Charge, Outcome, RefundOrder, RefundOutcome
 from fleet.models.base import Versioned
 from fleet.models.payments import CLAIM_PENDING, CLAIM_SENT_REFUNDS
-from fleet.services import card_payments, reconciliation
+from fleet.services import card_payments, card_refunds, reconciliation
 from tests.books import SCRATCH, issued
 from tests.cast import Cast, insert
 from tests.money import card_payment, give_back, paid, pay, post_everything, standing
@@ -129,6 +129,18 @@ def test_who_learns_the_outcome_at_once_settles_it_once(cast: Cast, meet: Meetin
     assert (one.result.status, other.result.status) == ("captured", "captured")
     assert standing(invoice) == ("paid", 11_070, 0)
     assert count("outbox WHERE topic = 'accounting.post_payment'") == 1
+
+
+def test_who_learns_that_a_refund_is_settled_at_once_tells_the_customer_once(cast: Cast, meet: Meeting) -> None:
+    """A worker, the sweep and a webhook settle through one function."""
+    payment, now = card_payment(issued(cast), status="captured", gateway_reference="pi_1", refunded_amount=70), clock.now()
+    refund = insert(
+        "refund", status="sent", payment_id=payment, amount=70, needs_approval=False, requested_by=cast.agent.user_id,
+        approved_at=now, sent_at=now,
+    )  # fmt: skip
+    one, other = meet(*[lambda: card_refunds.settle(refund, RefundOutcome("settled", "re_1"))] * 2)
+    assert (one.result.status, other.result.status) == ("settled", "settled")
+    assert count("outbox WHERE topic = 'notifications.payment_refunded'") == 1, "told twice"
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ import pytest
 
 from fleet.rules import letters
 from fleet.rules.languages import LANGUAGES, language, offered
-from fleet.rules.letters import InvoiceTold, Letter, LineTold, RentalTold
+from fleet.rules.letters import InvoiceTold, Letter, LineTold, RefundTold, RentalTold
 from fleet.rules.notices import BY_DEFAULT, KINDS, REQUIRED, is_wanted
+from fleet.rules.postings import ACCOUNT_BY_METHOD
 
 EN = language("en")
 RENTAL = RentalTold(
@@ -42,12 +43,24 @@ INVOICE = InvoiceTold(
         LineTold("Scratched door", 1, 1000, 1000, 1000, 100),
     ),
 )
+REFUND = RefundTold(
+    first_name="Ana",
+    timezone="Asia/Tokyo",
+    number="INV-7",
+    rental_number="RNT-1",
+    settled_at=datetime(2026, 12, 31, 16, 0, tzinfo=UTC),
+    amount=123456,
+    currency="USD",
+    method="bank_transfer",
+)
 OF_RENTALS = [kind for kind in KINDS if kind.startswith("rental_")]
 
 
 def written(kind: str, tag: str = "en", **changes: Any) -> Letter:
     if kind == "invoice_issued":
         return letters.of_invoice(replace(INVOICE, **changes), language(tag))
+    if kind == "payment_refunded":
+        return letters.of_refund(replace(REFUND, **changes), language(tag))
     return letters.of_rental(kind, replace(RENTAL, **changes), language(tag))
 
 
@@ -88,7 +101,7 @@ class TestEveryLanguage:
         letter = written(kind, tag)
         assert all((letter.subject, letter.greeting, letter.opening, letter.closing, letter.sms, letter.table))
         assert not re.search(r"[{}$]|\bNone\b", everything(letter).replace("None of", ""))
-        number = INVOICE.number if kind == "invoice_issued" else RENTAL.number
+        number = RENTAL.number if kind in OF_RENTALS else INVOICE.number
         assert number in letter.subject and number in letter.sms
         assert f'<html lang="{tag}">' in letter.html()
         shown = {label for label, _ in letter.table}
@@ -98,7 +111,7 @@ class TestEveryLanguage:
     @pytest.mark.parametrize("tag", LANGUAGES)
     @pytest.mark.parametrize("kind", KINDS)
     def test_a_text_message_is_short(self, kind: str, tag: str) -> None:
-        assert len(written(kind, tag, **({} if kind == "invoice_issued" else {"vehicle": "V" * 40})).sms) <= 250
+        assert len(written(kind, tag, **({"vehicle": "V" * 40} if kind in OF_RENTALS else {})).sms) <= 250
 
     def test_a_language_that_is_not_offered_is_the_default(self) -> None:
         assert offered("pt", "fr").tag == "fr"
@@ -145,6 +158,45 @@ def test_a_receipt_tells_every_amount_and_the_dates_of_the_branch() -> None:
 
 def test_a_receipt_without_a_rental_does_not_speak_of_one() -> None:
     assert "Rental:" not in written("invoice_issued", rental_number=None).text()
+
+
+@pytest.mark.parametrize(
+    ("tag", "told"),
+    [
+        ("en", {"Refunded": "USD 1,234.56", "Paid by": "Bank transfer", "Date": "Fri 01 Jan 2027", "Invoice": "INV-7"}),
+        ("de", {"Erstattet": "1.234,56 USD", "Zahlungsweg": "Überweisung", "Datum": "Fr. 01.01.2027", "Rechnung": "INV-7"}),
+        (
+            "fr",
+            {
+                "Montant remboursé": "1\u00a0234,56 USD", "Moyen de paiement": "Virement bancaire", "Date": "ven. 01/01/2027",
+                "Facture": "INV-7",
+            },
+        ),
+        (
+            "es",
+            {
+                "Importe devuelto": "1.234,56 USD", "Forma de pago": "Transferencia bancaria", "Fecha": "vie 01/01/2027",
+                "Factura": "INV-7",
+            },
+        ),
+    ],
+)  # fmt: skip
+def test_a_refund_tells_how_much_of_which_invoice_went_back_when_and_in_which_way(tag: str, told: dict[str, str]) -> None:
+    letter = written("payment_refunded", tag)
+    assert told.items() <= dict(letter.table).items()
+    for said in (letter.text(), letter.html()):
+        assert all(label in said and value in said for label, value in told.items())
+    amount = next(iter(told.values()))
+    assert amount in letter.sms
+
+
+@pytest.mark.parametrize("tag", LANGUAGES)
+def test_every_way_to_pay_has_a_word(tag: str) -> None:
+    assert set(language(tag).words["methods"]) == set(ACCOUNT_BY_METHOD)
+
+
+def test_a_refund_without_a_rental_does_not_speak_of_one() -> None:
+    assert "Rental:" not in written("payment_refunded", rental_number=None).text()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,13 +1,13 @@
-"""A rental, or an invoice, that a letter of each kind is about, and the promise of that letter."""
+"""A rental, an invoice, or a refund that a letter of each kind is about, and the promise of that letter."""
 
 from typing import Any
 from uuid import UUID
 
-from fleet.models.invoices import Invoice
-from fleet.models.rentals import Rental
+from fleet.models.payments import Refund
 from fleet.services import notifications, outbox
 from tests.books import issued, rental_to_bill
 from tests.cast import Cast, at
+from tests.money import given_back, id_of, paid
 
 # The state in which a rental is when the letter is promised.
 STATE_OF = {
@@ -22,10 +22,12 @@ STATE_OF = {
 }
 
 
-def booked_as(cast: Cast, kind: str) -> Rental | Invoice:
-    """What this kind of letter is about, of Ana's and in the state that it tells of."""
+def booked_as(cast: Cast, kind: str) -> Any:
+    """The row that this kind of letter is about, of Ana's and in the state that it tells of."""
     if kind == "invoice_issued":
         return issued(cast)
+    if kind == "payment_refunded":
+        return Refund.get_by_id(id_of(given_back(cast, paid(cast, issued(cast)))))
     start, end = (at(-2), at(hours=-2)) if kind == "rental_overdue" else (at(1), at(3))
     status = STATE_OF[kind]
     return rental_to_bill(
@@ -39,4 +41,4 @@ def promised_about(kind: str, thing: Any, *, sms: bool = False) -> UUID:
     about = {"rental_reminder": "start_at", "rental_overdue": "end_at"}.get(kind)
     payload = {"about_at": getattr(thing, about).isoformat()} if about else {}
     topic = notifications.SMS_TOPIC if sms else f"notifications.{kind}"
-    return outbox.promise(topic, kind.partition("_")[0], thing.id, {**payload, "kind": kind} if sms else payload)
+    return outbox.promise(topic, thing._meta.table_name, thing.id, {**payload, "kind": kind} if sms else payload)

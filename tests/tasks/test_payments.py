@@ -46,18 +46,23 @@ def status() -> str:
     return str(db.rows("SELECT status FROM refund")[0][0])
 
 
+def letters() -> int:
+    """How many letters about refunds are promised."""
+    return len(db.rows("SELECT 1 FROM outbox WHERE topic = 'notifications.payment_refunded'"))
+
+
 def test_a_refund_is_sent_once_by_many_workers(refund: str, stripe: Stripe) -> None:
     at_once([lambda: payments.send_refund([refund])] * 4)
     assert (status(), state(refund)) == ("settled", "confirmed")
     assert [made["amount"] for made in stripe.refunds.values()] == [70]
     payments.send_refund([refund])
-    assert len(stripe.refunds) == 1
+    assert (len(stripe.refunds), letters()) == (1, 1)
 
 
 def test_a_refund_waits_for_a_gateway_that_is_away(refund: str, stripe: Stripe) -> None:
     stripe.goes_wrong(path="/v1/refunds", status=500, takes_effect=True)
     payments.send_refund([refund])
-    assert (status(), state(refund)) == ("sent", "waiting")
+    assert (status(), state(refund), letters()) == ("sent", "waiting", 0)
     assert "CardsUnavailable" in last_error(refund)
     let_leases_end()
     payments.send_refund([refund])
