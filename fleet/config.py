@@ -14,7 +14,7 @@ from limits import parse as parse_limit
 from fleet.rules.languages import LANGUAGES
 
 # Short ones for what is slow: what waits in the broker longer than its lease is published twice.
-QUEUES = {"accounting": 200, "notifications": 20, "webhooks": 20, "maintenance": 200, "default": 200}
+QUEUES = {"accounting": 200, "notifications": 20, "webhooks": 20, "maintenance": 200, "default": 20}
 Environment = Literal["development", "test", "production"]
 DEVELOPMENT_SECRET = "development-only-secret-key-never-in-production"  # noqa: S105 - refused by production below
 # Published in the README: it opens only a demo on one's own machine, which production refuses to make.

@@ -72,6 +72,6 @@ beat_schedule = {
         "maintenance.bury_exhausted": 30.0,
         "maintenance.forget_old": 60.0,
         "maintenance.promise_notices": 60.0,
-        "maintenance.settle_pending_payments": 15.0,
+        "payments.settle_pending": 15.0,
     }.items()
 }

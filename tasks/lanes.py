@@ -13,7 +13,7 @@ from celery.worker.consumer.tasks import Tasks
 from kombu.common import ignore_errors
 
 # What talks to the outside, each call with timeouts of many seconds.
-SLOW = ("notifications", "webhooks")
+SLOW = (("notifications",), ("webhooks", "default"))
 
 
 class Lane(NamedTuple):
@@ -28,15 +28,16 @@ def lanes(served: Sequence[str], children: int) -> list[Lane]:
 
     Where there are too few children for a lane each, the slow queues share one, turn by turn.
     """
-    slow = [queue for queue in SLOW if queue in served]
-    quick = len(slow) < len(served)
+    groups = [tuple(queue for queue in group if queue in served) for group in SLOW]
+    slow = [group for group in groups if group]
+    quick = sum(map(len, slow)) < len(served)
     if not slow or len(served) == 1:
         return []
     spare = max(1, children - quick)
     if spare < len(slow):
-        return [Lane(tuple(slow), spare)]
+        return [Lane(tuple(queue for group in slow for queue in group), spare)]
     each, left_over = divmod(spare, len(slow))
-    return [Lane((queue,), each + (place < left_over)) for place, queue in enumerate(slow)]
+    return [Lane(group, each + (place < left_over)) for place, group in enumerate(slow)]
 
 
 class Lanes(bootsteps.StartStopStep):

@@ -3,9 +3,8 @@
 import logging
 
 from fleet import metrics
-from fleet.services import calendar, card_payments, card_refunds, no_shows, outbox, reminders, reservations, retention
+from fleet.services import calendar, no_shows, outbox, reminders, reservations, retention
 from tasks import sweep
-from tasks.wiring import cards
 
 log = logging.getLogger("tasks.maintenance")
 
@@ -33,15 +32,6 @@ def promise_notices() -> None:
     """Promise reminders, notices of late vehicles and of holds that ended. Not in the queue of the letters: behind a backlog
     of them the sweep would expire each time."""
     log.info("notices promised", extra={"count": reminders.promise_due()})
-
-
-@sweep("maintenance.settle_pending_payments")
-def settle_pending_payments() -> None:
-    """Ask the card gateway what became of payments and refunds that nobody has heard of."""
-    gateway = cards()
-    if gateway is not None:
-        settled = {"payments": card_payments.settle_pending(gateway), "refunds": card_refunds.settle_sent(gateway)}
-        log.info("settled by looking", extra=settled)
 
 
 @sweep("maintenance.bury_exhausted")

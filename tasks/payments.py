@@ -1,10 +1,17 @@
-"""Sending refunds of card payments. However often it is asked for, the gateway gives each back once."""
+"""What is asked of the card gateway later. It talks to the outside, so it has the lane of `default`, and holds up no sweep.
+
+However often it is asked for, the gateway charges or gives back once.
+"""
+
+import logging
 
 from fleet.gateways.cards import CardsNotConfigured
-from fleet.services import card_refunds
+from fleet.services import card_payments, card_refunds
 from fleet.services.outbox import Message
-from tasks import consumer, delivery
+from tasks import consumer, delivery, sweep
 from tasks.wiring import cards
+
+log = logging.getLogger("tasks.payments")
 
 SEND_REFUND = "payments.send_refund"
 
@@ -17,3 +24,12 @@ def send_refund(ids: list[str]) -> None:
 
 def _attempt(message: Message) -> bool:
     return card_refunds.send(message, cards())
+
+
+@sweep("payments.settle_pending")
+def settle_pending() -> None:
+    """Ask the card gateway what became of payments and refunds that nobody has heard of."""
+    gateway = cards()
+    if gateway is not None:
+        settled = {"payments": card_payments.settle_pending(gateway), "refunds": card_refunds.settle_sent(gateway)}
+        log.info("settled by looking", extra=settled)

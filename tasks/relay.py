@@ -40,7 +40,7 @@ CLAIM_LIMIT = 500
 # How long one turn puts events in order when more wait than one batch takes: the promises behind them wait as long.
 ORDER_BUDGET_S = 0.3
 # Promises that one message rings for. What is slow goes in small batches: several workers then share a backlog of it.
-BATCH = {"notifications": 10, "webhooks": 10}
+BATCH = {"notifications": 10, "webhooks": 10, "default": 10}
 USUAL_BATCH = 200
 
 

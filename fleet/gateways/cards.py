@@ -18,6 +18,10 @@ class CardsUnavailable(Exception):
         self.retry_after_s = retry_after_s
 
 
+class TooManyCharges(CardsUnavailable):
+    """The charge is not among as many as may be looked through; the gateway is not away."""
+
+
 class CardsNotConfigured(Exception):
     """There is no STRIPE_API_KEY. It takes somebody to set it: no repetition helps."""
 
@@ -111,7 +115,7 @@ class CardGateway(Protocol):
         """Charge the card once, however often it is called for one payment. Raises CardsUnavailable."""
 
     def find(self, charge: Charge) -> Outcome | None:
-        """How the payment's charge stands; None when there is none (yet). Raises CardsUnavailable."""
+        """How the payment's charge stands; None when there is none (yet). Raises CardsUnavailable, TooManyCharges."""
 
     def void(self, charge: Charge) -> Outcome | None:
         """See to it that the payment is never charged, or tell that it was; None: look again. Raises CardsUnavailable."""

@@ -28,6 +28,7 @@ from fleet.gateways.cards import (
     Outcome,
     RefundOrder,
     RefundOutcome,
+    TooManyCharges,
 )
 from fleet.gateways.stripe_events import code_of, declined, event_of, metadata_of, outcome_of, refund_outcome
 from fleet.idempotency import KEPT_HOURS
@@ -107,7 +108,7 @@ class StripeCards:
             if not intents.has_more:
                 return None
             page = {**page, "starting_after": intents.data[-1].id}
-        raise CardsUnavailable("too many charges to look through")
+        raise TooManyCharges("too many charges to look through")
 
     def void(self, charge: Charge) -> Outcome | None:
         """Without a charge there is nothing to cancel, but one may still be on its way: its key is spent on a charge that

@@ -8,6 +8,7 @@ webhook, the sweep) settles the payment, and the others find it settled.
 import hashlib
 import hmac
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -17,7 +18,7 @@ from fleet import clock
 from fleet.auth import Actor
 from fleet.db import atomic, db
 from fleet.errors import InProgress, Invalid, PaymentDeclined, Unavailable
-from fleet.gateways.cards import CardGateway, CardsUnavailable, Charge, Outcome
+from fleet.gateways.cards import CardGateway, CardsUnavailable, Charge, Outcome, TooManyCharges
 from fleet.idempotency import KEPT_HOURS, Claim, StoredAnswer
 from fleet.models.invoices import invoice_for_update
 from fleet.models.payments import CLAIM_PENDING, Payment, payment_for_update
@@ -29,6 +30,7 @@ log = logging.getLogger("fleet.card_payments")
 # Longer than a call may take, so that nobody else asks meanwhile.
 ATTEMPT = timedelta(seconds=30)
 # A charge that the gateway does not know by then is made impossible, and one that the payer does not confirm is canceled.
+SWEEP_BUDGET_S = 15.0
 UNKNOWN_FOR, UNCONFIRMED_FOR = timedelta(minutes=5), timedelta(hours=1)
 
 AnswerOf = Callable[[Document, str | None], StoredAnswer]
@@ -95,13 +97,19 @@ def settle(payment_id: UUID, outcome: Outcome) -> Payment:
 def settle_pending(cards: CardGateway, *, limit: int = 50) -> int:
     """Ask the gateway about payments that nobody is asking about, and settle them; returns how many were settled.
 
-    Two sweeps at once share them. Stops when the gateway is away: whatever is left is due again when its lease ends.
+    Two sweeps at once share them. Stops when the gateway is away, and after SWEEP_BUDGET_S: whatever is left is due again when
+    its lease ends. One that cannot be found among too many holds up no other.
     """
-    settled = 0
+    settled, deadline = 0, time.monotonic() + SWEEP_BUDGET_S
     for (payment_id,) in db.rows(CLAIM_PENDING, {"limit": limit, "attempt_s": ATTEMPT.total_seconds()}):
+        if time.monotonic() > deadline:
+            break
         payment: Payment = Payment.get_by_id(payment_id)
         try:
             outcome = _looked_up(cards, payment)
+        except TooManyCharges:
+            log.error("too many charges to look through", extra={"payment_id": payment.id})
+            continue
         except CardsUnavailable as away:
             log.warning("card gateway away", extra={"payment_id": payment.id, "cause": f"{away}"})
             break

@@ -1,6 +1,7 @@
 """Refunds of card payments, sent through the gateway by a worker: row, call, row, as for the charge."""
 
 import logging
+import time
 from datetime import timedelta
 from uuid import UUID
 
@@ -15,6 +16,7 @@ log = logging.getLogger("fleet.card_refunds")
 
 # What the gateway has accepted and not settled tells of itself by a webhook; this is for one that was lost.
 LOOK_AGAIN = timedelta(hours=1)
+SWEEP_BUDGET_S = 15.0
 
 
 def send(message: Message, cards: CardGateway | None) -> bool:
@@ -58,9 +60,14 @@ def settle(refund_id: UUID, outcome: RefundOutcome) -> Refund | None:
 
 
 def settle_sent(cards: CardGateway, *, limit: int = 50) -> int:
-    """Ask about refunds that were accepted long ago; returns how many came to their end. Two sweeps at once share them."""
-    settled = 0
+    """Ask about refunds that were accepted long ago; returns how many came to their end. Two sweeps at once share them.
+
+    What SWEEP_BUDGET_S leaves over is looked at an hour later.
+    """
+    settled, deadline = 0, time.monotonic() + SWEEP_BUDGET_S
     for (refund_id,) in db.rows(CLAIM_SENT_REFUNDS, {"limit": limit, "attempt_s": LOOK_AGAIN.total_seconds()}):
+        if time.monotonic() > deadline:
+            break
         refund: Refund = Refund.get_by_id(refund_id)
         try:
             outcome = cards.find_refund(_order(refund, Payment.get_by_id(refund.payment_id)))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 from flask import Flask
@@ -9,8 +10,10 @@ from flask import Flask
 from fleet import clock
 from fleet.breakers import Breaker, Rules
 from fleet.db import db
+from fleet.gateways.cards import Charge, TooManyCharges
 from fleet.gateways.stripe_cards import StripeCards, is_outage
-from tasks import maintenance, payments, topics
+from fleet.services import card_payments
+from tasks import payments, topics
 from tests.books import issued
 from tests.cast import Cast, insert
 from tests.money import card_payment, standing
@@ -25,7 +28,6 @@ def stripe(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stripe]:
     with stripe_server() as (world, address):
         cards = StripeCards("sk_test_1", address, SECRET, breaker=breaker, timeouts=(0.5, 0.5, 1.0))
         monkeypatch.setattr(payments, "cards", lambda: cards)
-        monkeypatch.setattr(maintenance, "cards", lambda: cards)
         yield world
 
 
@@ -85,12 +87,47 @@ def test_the_sweep_settles_what_was_charged(cast: Cast, stripe: Stripe) -> None:
         "payment_method": GOOD_CARD,
     }  # fmt: skip
     stripe.answer("POST", "/v1/payment_intents", form, None)
-    at_once([maintenance.settle_pending_payments] * 3)
+    at_once([payments.settle_pending] * 3)
     assert standing(invoice) == ("paid", 11_070, 0)
 
 
 def test_the_sweep_has_nothing_to_do_without_a_gateway(cast: Cast, stripe: Stripe, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(maintenance, "cards", lambda: None)
+    monkeypatch.setattr(payments, "cards", lambda: None)
     card_payment(issued(cast), attempt_ends_at=clock.now() - timedelta(minutes=1))
-    maintenance.settle_pending_payments()
+    payments.settle_pending()
     assert stripe.calls == []
+
+
+def test_a_charge_that_is_not_found_among_too_many_holds_up_no_other(
+    cast: Cast, stripe: Stripe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost, found = (
+        card_payment(issued(cast), reference=GOOD_CARD, attempt_ends_at=clock.now() - timedelta(minutes=minutes))
+        for minutes in (2, 1)
+    )
+    asked: list[UUID] = []
+
+    def find(self: StripeCards, charge: Charge) -> None:
+        asked.append(charge.payment_id)
+        if charge.payment_id == lost:
+            raise TooManyCharges("too many")
+
+    monkeypatch.setattr(StripeCards, "find", find)
+    payments.settle_pending()
+    assert set(asked) == {lost, found}
+
+
+def test_a_gateway_that_takes_its_time_ends_the_sweep_before_its_worker_is_missed(
+    cast: Cast, stripe: Stripe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        card_payment(issued(cast), reference=GOOD_CARD, attempt_ends_at=clock.now() - timedelta(minutes=1))
+    asked: list[UUID] = []
+    monkeypatch.setattr(StripeCards, "find", lambda _, charge: asked.append(charge.payment_id))
+    monkeypatch.setattr(card_payments, "SWEEP_BUDGET_S", 0.0)
+    payments.settle_pending()
+    assert not asked
+    monkeypatch.setattr(card_payments, "SWEEP_BUDGET_S", 15.0)
+    db.execute_sql("UPDATE payment SET attempt_ends_at = now() - interval '1 minute'")
+    payments.settle_pending()
+    assert len(asked) == 3

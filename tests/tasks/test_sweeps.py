@@ -9,7 +9,8 @@ import pytest
 from fleet import clock
 from fleet.db import db
 from fleet.services import no_shows, outbox, processes
-from tasks import app, maintenance
+from tasks import app, maintenance, payments
+from tasks.lanes import SLOW
 from tests.races.scenes import out, reserved, state_of
 from tests.tasks.crew import BEAT, WORKER, await_, running
 from tests.tasks.outboxes import at_once, promised, state
@@ -64,15 +65,24 @@ def check_done_once(made: dict[str, str]) -> None:
 def test_every_sweep_twice_at_once_does_its_work_once(cast):
     made = a_day_of_everything(cast)
     for name in sweeps():
-        sweep = getattr(maintenance, name.removeprefix("maintenance."))
+        module, _, function = name.partition(".")
+        sweep = getattr({"maintenance": maintenance, "payments": payments}[module], function)
         at_once([sweep, sweep])
         sweep()
     check_done_once(made)
     assert no_shows.give_up() == 0
 
 
+ASKS_OUTSIDE = {"payments.settle_pending"}
+
+
 def test_no_sweep_waits_behind_letters_or_entries():
-    assert {outbox.queue_of(name) for name in sweeps()} == {"maintenance"}
+    assert {outbox.queue_of(name) for name in set(sweeps()) - ASKS_OUTSIDE} == {"maintenance"}
+
+
+def test_a_sweep_that_asks_somebody_outside_is_in_a_lane_that_nothing_quick_waits_for():
+    slow = {queue for group in SLOW for queue in group}
+    assert {outbox.queue_of(name) for name in ASKS_OUTSIDE} <= slow
 
 
 @pytest.mark.slow
