@@ -2,7 +2,7 @@
 
 from flask import Flask
 
-from fleet import cli, config, logs, metrics, observe, passwords, problems
+from fleet import cli, config, logs, metrics, observe, openapi, passwords, problems
 from fleet.auth import Tokens
 from fleet.blueprints import (
     access,
@@ -26,7 +26,7 @@ from fleet.blueprints import (
     vehicles,
     webhooks,
 )
-from fleet.config import Settings
+from fleet.config import ConfigError, Settings
 from fleet.db import db, refuse_superuser
 from fleet.limits import Limits
 from fleet.parsing import MAX_BODY_BYTES
@@ -75,5 +75,14 @@ def create_app(settings: Settings | None = None) -> Flask:
     problems.register(app)
     for blueprint in BLUEPRINTS:
         app.register_blueprint(blueprint)
+    _refuse_unknown_costs(app, settings)
     cli.register(app)
     return app
+
+
+def _refuse_unknown_costs(app: Flask, settings: Settings) -> None:
+    """A name that is misspelt would leave what is heavy as cheap as it was."""
+    limited = {rule.endpoint for rule, _, declared, _ in openapi.operations(app) if not declared.unlimited}
+    unknown = sorted(settings.costs.keys() - limited)
+    if unknown:
+        raise ConfigError("refusing to start: RATELIMIT_COSTS names no operation that is limited: " + ", ".join(unknown))

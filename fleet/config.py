@@ -19,6 +19,7 @@ Environment = Literal["development", "test", "production"]
 DEVELOPMENT_SECRET = "development-only-secret-key-never-in-production"  # noqa: S105 - refused by production below
 # Published in the README: it opens only a demo on one's own machine, which production refuses to make.
 DEMO_PASSWORD = "fleet-demo-admin-2026"  # noqa: S105
+MAX_COST = 100
 MIN_SECRET_LENGTH = 32
 MIN_PASSWORD_LENGTH = 12
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
@@ -99,6 +100,15 @@ def _queue_limits(raw: str) -> str:
         if queue not in QUEUES:
             raise ValueError("must name queues among " + ", ".join(QUEUES))
         _positive(limit)
+    return raw
+
+
+def _costs(raw: str) -> str:
+    """Such as invoices.document=20,calendar.free=5."""
+    for part in _names(raw):
+        operation, _, cost = part.partition("=")
+        if not operation or _positive(cost) > MAX_COST:
+            raise ValueError(f"must name operations, each with = and a cost of at most {MAX_COST}")
     return raw
 
 
@@ -188,6 +198,7 @@ class Settings:
     ratelimit_public: str = _setting("RATELIMIT_PUBLIC", _limit, "100 per minute")
     ratelimit_authenticated: str = _setting("RATELIMIT_AUTHENTICATED", _limit, "500 per minute")
     ratelimit_global: str = _setting("RATELIMIT_GLOBAL", _limit, "100000 per minute")
+    ratelimit_costs: str = _setting("RATELIMIT_COSTS", _costs, "")
     trusted_hosts: tuple[str, ...] = _setting("TRUSTED_HOSTS", _names, ())
     trusted_proxies: int = _setting("TRUSTED_PROXIES", _whole, 0)
     cors_origins: tuple[str, ...] = _setting("CORS_ORIGINS", _names, ())
@@ -258,6 +269,11 @@ class Settings:
         """How many messages may wait in each queue; one that is not named keeps its usual limit."""
         chosen = dict(part.split("=") for part in _names(self.relay_queue_limits))
         return {queue: int(chosen.get(queue, usual)) for queue, usual in QUEUES.items()}
+
+    @property
+    def costs(self) -> dict[str, int]:
+        """How many calls the named operations count as, where that differs from what they declare."""
+        return {name: int(cost) for name, _, cost in (part.partition("=") for part in _names(self.ratelimit_costs))}
 
     def _with_fallbacks(self) -> "Settings":
         chosen = {spec.name: getattr(self, spec.name) for spec in fields(self)}

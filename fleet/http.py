@@ -20,6 +20,7 @@ from fleet.db import AssumptionFailed, transaction
 from fleet.errors import BadRequest, FleetError, PreconditionRequired
 from fleet.idempotency import Claim, StoredAnswer
 from fleet.parsing import Input, Query, View, read_body, read_query
+from fleet.rules.addresses import network_of
 from fleet.services import actors
 
 Answer = Response
@@ -47,9 +48,15 @@ class Operation:
     if_match: bool = False
     tier: str = limits.AUTHENTICATED
     unlimited: bool = False
+    cost: int = 1
     any_body: bool = False
     problems: tuple[str, ...] = ()
     media: tuple[str, ...] = field(default=("application/json",))
+
+    @property
+    def counted_in(self) -> str:
+        """The tier of its limit: by address where nobody need say who they are."""
+        return limits.PUBLIC if self.permission == PUBLIC and self.tier == limits.AUTHENTICATED else self.tier
 
 
 def operation(permission: str, **declared: Any) -> Callable[[Callable[..., Answer]], Route]:
@@ -71,19 +78,22 @@ def _guard(declared: Operation, route: Route, path: dict[str, Any]) -> Answer:
     if declared.permission == PUBLIC:
         g.actor = None
         if not declared.unlimited:
-            _count(limits.PUBLIC if declared.tier == limits.AUTHENTICATED else declared.tier, client_address())
+            _count_address(declared.counted_in, declared)
         return _serve(declared, route, path)
     actor = _remembered()
     if actor is not None:
         with suppress(AssumptionFailed), actors.assumed(actor):
             return _serve_as(actor, declared, route, path)
     g.actor = None  # whom we remembered did not act
-    return _serve_as(_authenticate(), declared, route, path)
+    return _serve_as(_authenticate(declared), declared, route, path)
 
 
 def _serve_as(actor: Actor, declared: Operation, route: Route, path: dict[str, Any]) -> Answer:
     if g.get("standing") is None:  # once a request, though it may be served over
-        _count(declared.tier, client_address() if declared.tier == limits.AUTH_STRICT else actor.name)
+        if declared.tier == limits.AUTH_STRICT:
+            _count_address(declared.tier, declared)
+        else:
+            _count(declared.tier, actor.name, declared)
     g.actor = actor
     actor.must(declared.permission)
     return _serve(declared, route, path)
@@ -128,7 +138,7 @@ def _remembered() -> Actor | None:
         return None
 
 
-def _authenticate() -> Actor:
+def _authenticate(declared: Operation) -> Actor:
     credential = _credential()
     try:
         if not credential:
@@ -137,7 +147,7 @@ def _authenticate() -> Actor:
             return actors.of_api_key(credential)
         return actors.of_session(_claims(credential))
     except errors.Unauthenticated:
-        _count(limits.PUBLIC, client_address())
+        _count_address(limits.PUBLIC, declared)
         raise
 
 
@@ -152,8 +162,16 @@ def _claims(token: str) -> Claims:
     return claims
 
 
-def _count(tier: str, caller: str) -> None:
-    g.standing = current_app.extensions["fleet"].limits.check(tier, caller)
+def _count(tier: str, caller: str, declared: Operation) -> None:
+    """Count the call, as heavy as it is. Raises RateLimited. The headers of every answer come from `g.standing`."""
+    counter = current_app.extensions["fleet"].limits
+    g.standing = counter.check(tier, caller, cost=counter.costs.get(request.endpoint, declared.cost))
+    if g.standing is not None and g.standing.refused:
+        raise limits.refusal(g.standing)
+
+
+def _count_address(tier: str, declared: Operation) -> None:
+    _count(tier, network_of(client_address()), declared)
 
 
 # --- what they say ----------------------------------------------------------------------------------------------------

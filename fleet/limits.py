@@ -2,10 +2,14 @@
 
 The tier is known only after authentication, so each operation asks here once, in one place. Flask-Limiter holds the storage;
 the moving window is a script of ours on it, because the library's takes two round trips for a call and where it stands,
-which was a fifth of what a reservation costs.
+which was a fifth of what a reservation costs. A heavy call costs several: its time stands in the window as often.
 """
 
+import logging
+import threading
 import time
+from bisect import bisect_right
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,48 +18,66 @@ from flask import Flask
 from flask_limiter import Limiter
 from limits import RateLimitItem, parse
 from limits.errors import StorageError
-from limits.storage import MemoryStorage
-from limits.strategies import MovingWindowRateLimiter
 
+from fleet import metrics
 from fleet.config import Settings
 from fleet.errors import RateLimited
 
+log = logging.getLogger("fleet.limits")
+
 AUTH_STRICT, PUBLIC, AUTHENTICATED = "auth_strict", "public", "authenticated"
+EVERYBODY = "everybody"
 # Seconds; Flask-Limiter's annotation knows only whole ones.
 _STORAGE_OPTIONS: dict[str, Any] = {"socket_connect_timeout": 0.2, "socket_timeout": 0.2}
 _AWAY_S = 1.0
-_EVERYBODY = "everybody"
+_BREAKER = "redis-limits"
+# How many calls the process remembers while Redis is away: some 15 MB at most, from however many addresses they come.
+_REMEMBERED_CALLS = 50_000
 
-# Takes one call out of the caller's window, and out of the fixed window of all callers together, which need not be exact.
-# Answers whether there was one (-1: not for anybody), how many are left, and when the next one comes, in milliseconds.
+# Takes `cost` calls out of the caller's window, and out of the fixed window of all callers together, which need not be exact.
+# Answers whether there were as many (-1: not for anybody), how many are left, and in how many milliseconds there are more: of
+# a call that was taken the next one, of one that was refused all that it costs. What is refused is not counted.
 # The clock is that of Redis, so that instances need not agree on theirs.
 _TAKE = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local limit, span, most, most_span = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local cost = tonumber(ARGV[5])
 local oldest = redis.call('LINDEX', KEYS[1], -1)
 while oldest and tonumber(oldest) <= now - span do
   redis.call('RPOP', KEYS[1])
   oldest = redis.call('LINDEX', KEYS[1], -1)
 end
-local used = redis.call('LLEN', KEYS[1])
-if used >= limit then return {0, 0, oldest + span - now} end
-local all = redis.call('INCR', KEYS[2])
-if all == 1 then redis.call('PEXPIRE', KEYS[2], most_span) end
-if all > most then return {-1, 0, redis.call('PTTL', KEYS[2])} end
-redis.call('LPUSH', KEYS[1], now)
+local left = limit - redis.call('LLEN', KEYS[1])
+if left < cost then return {0, left, redis.call('LINDEX', KEYS[1], left - cost) + span - now} end
+local all = redis.call('INCRBY', KEYS[2], cost)
+if all == cost then redis.call('PEXPIRE', KEYS[2], most_span) end
+if all > most then
+  redis.call('DECRBY', KEYS[2], cost)
+  return {-1, most - all + cost, redis.call('PTTL', KEYS[2])}
+end
+for _ = 1, cost do redis.call('LPUSH', KEYS[1], now) end
 redis.call('PEXPIRE', KEYS[1], span)
-return {1, limit - used - 1, (oldest or now) + span - now}
+return {1, left - cost, (oldest or now) + span - now}
 """
+
+_HINTS = {
+    AUTH_STRICT: "Too many attempts. Please wait {seconds} s and try again.",
+    EVERYBODY: "We are very busy right now. Nothing was changed; please try again in {seconds} s.",
+}
+_HINT = "That was a little too fast. Nothing was changed; please wait {seconds} s and try again."
 
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a caller stands in the window: what the RateLimit headers say."""
+    """Where a caller stands in the window: what the RateLimit headers say. One who is `refused` has to wait until the reset."""
 
+    tier: str
     limit: int
     remaining: int
     reset_s: int
+    cost: int = 1
+    refused: bool = False
 
     def headers(self) -> dict[str, str]:
         return {
@@ -65,17 +87,28 @@ class Standing:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class _Spans:
+    """How many calls in how many milliseconds: of one caller, and of all together."""
+
+    limit: int
+    span_ms: int
+    most: int
+    most_span_ms: int
+
+
 class Limits:
     """The tiers and their counters."""
 
     def __init__(self, settings: Settings) -> None:
         self.enabled = settings.ratelimit_enabled
-        self._tiers: dict[str, RateLimitItem] = {
-            AUTH_STRICT: parse(settings.ratelimit_auth_strict),
-            PUBLIC: parse(settings.ratelimit_public),
-            AUTHENTICATED: parse(settings.ratelimit_authenticated),
+        self.costs = settings.costs
+        everybody = parse(settings.ratelimit_global)
+        self._tiers = {
+            AUTH_STRICT: _spans(parse(settings.ratelimit_auth_strict), everybody),
+            PUBLIC: _spans(parse(settings.ratelimit_public), everybody),
+            AUTHENTICATED: _spans(parse(settings.ratelimit_authenticated), everybody),
         }
-        self._everybody = parse(settings.ratelimit_global)
         limiter = Limiter(
             lambda: "",
             # An app of its own: the extension's hooks would look at every request a second time.
@@ -86,51 +119,146 @@ class Limits:
         )
         storage: Any = limiter.storage
         self._take = storage.storage.register_script(_TAKE)
-        self._local = MovingWindowRateLimiter(MemoryStorage())
-        self._shared_again_at = 0.0
+        self._local = _Local()
+        self._shared = _Shared()
 
-    def check(self, tier: str, caller: str) -> Standing | None:
-        """Count one call of `caller`. Raises RateLimited; returns None while limits are switched off."""
+    def check(self, tier: str, caller: str, *, cost: int = 1) -> Standing | None:
+        """Count a call of `caller` that is as heavy as `cost` simple ones; None while limits are switched off.
+
+        What costs more than the whole limit takes the whole limit: it is never out of reach.
+        """
         if not self.enabled:
             return None
-        item = self._tiers[tier]
-        if time.monotonic() >= self._shared_again_at:
-            try:
-                return self._count_shared(item, tier, caller)
-            except (redis.RedisError, StorageError, OSError):
-                # Every request that waited for a dead Redis would hold a thread: count locally for a moment instead.
-                self._shared_again_at = time.monotonic() + _AWAY_S
-        return self._count_locally(item, tier, caller)
-
-    def _count_shared(self, item: RateLimitItem, tier: str, caller: str) -> Standing:
+        spans = self._tiers[tier]
+        cost = min(cost, spans.limit, spans.most)
         # The limit is part of the key: where it was changed, a new window begins.
-        key = f"fleet-limit:{tier}:{item.amount}-{item.get_expiry()}:{caller}"
-        spans = (item.amount, item.get_expiry() * 1000, self._everybody.amount, self._everybody.get_expiry() * 1000)
-        taken, remaining, wait_ms = self._take(keys=(key, f"fleet-limit:{_EVERYBODY}"), args=spans)
-        limit = self._everybody.amount if taken < 0 else item.amount
-        return _judged(Standing(limit, remaining, _whole_seconds(wait_ms / 1000)), allowed=taken > 0)
+        key = f"fleet-limit:{tier}:{spans.limit}-{spans.span_ms}:{caller}"
+        taken, remaining, wait_ms = self._taken(key, spans, cost)
+        everybody = taken < 0
+        longest_ms = spans.most_span_ms if everybody else spans.span_ms
+        return Standing(
+            tier=EVERYBODY if everybody else tier,
+            limit=spans.most if everybody else spans.limit,
+            remaining=remaining,
+            # A clock that was put back would have callers wait until it is where it was; their window is gone before that.
+            reset_s=_whole_seconds(min(wait_ms, longest_ms)),
+            cost=cost,
+            refused=taken <= 0,
+        )
 
-    def _count_locally(self, item: RateLimitItem, tier: str, caller: str) -> Standing:
-        if not self._local.hit(self._everybody, _EVERYBODY):
-            raise _limited(Standing(self._everybody.amount, 0, 1))
-        allowed = self._local.hit(item, tier, caller)
-        window = self._local.get_window_stats(item, tier, caller)
-        wait_s = window.reset_time - time.time()
-        return _judged(Standing(item.amount, window.remaining if allowed else 0, _whole_seconds(wait_s)), allowed=allowed)
+    def _taken(self, key: str, spans: _Spans, cost: int) -> tuple[int, int, float]:
+        if self._shared.may_be_asked():
+            try:
+                args = (spans.limit, spans.span_ms, spans.most, spans.most_span_ms, cost)
+                found: tuple[int, int, float] = self._take(keys=(key, f"fleet-limit:{EVERYBODY}"), args=args)
+            except (redis.RedisError, StorageError, OSError) as error:
+                self._shared.is_away(error)
+            else:
+                self._shared.is_there()
+                return found
+        return self._local.take(key, spans, cost)
 
 
-def _whole_seconds(wait_s: float) -> int:
-    return max(1, int(wait_s + 0.999))
+class _Shared:
+    """Whether Redis is asked. Every request that waited for a dead one would hold a thread: after a failure it rests for a
+    second, then one request at a time tries it again.
+
+    No breaker of fleet.breakers: that one weighs failures over a window, at a price near that of the call it would guard, and
+    one failure is enough here, where a count of our own stands ready (docs/decisions/0005).
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._again_at: float | None = None
+        metrics.BREAKERS.labels(_BREAKER).set(0)
+
+    def may_be_asked(self) -> bool:
+        if self._again_at is None:
+            return True
+        with self._lock:
+            now = time.monotonic()
+            if self._again_at is not None and now < self._again_at:
+                return False
+            if self._again_at is not None:
+                self._again_at = now + _AWAY_S
+            return True
+
+    def is_away(self, error: Exception) -> None:
+        with self._lock:
+            first, self._again_at = self._again_at is None, time.monotonic() + _AWAY_S
+        if first:
+            log.warning("limits are counted in the process", extra={"cause": type(error).__name__})
+            _tell("open", 2)
+
+    def is_there(self) -> None:
+        if self._again_at is not None:
+            self._again_at = None
+            log.info("limits are shared again")
+            _tell("closed", 0)
 
 
-def _judged(standing: Standing, *, allowed: bool) -> Standing:
-    if not allowed:
-        raise _limited(standing)
-    return standing
+class _Local:
+    """The same count in the process, for the while that Redis is away; of the callers heard last, if there are too many."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._times: OrderedDict[str, list[float]] = OrderedDict()
+        self._remembered = 0
+        self._all, self._all_until = 0, 0.0
+
+    def take(self, key: str, spans: _Spans, cost: int) -> tuple[int, int, float]:
+        """As the script does it."""
+        now = time.monotonic() * 1000
+        with self._lock:
+            times = self._times.pop(key, [])
+            self._remembered -= len(times)
+            del times[: bisect_right(times, now - spans.span_ms)]
+            found = self._decide(times, spans, cost, now)
+            if times:
+                self._times[key] = times
+                self._remembered += len(times)
+            while self._remembered > _REMEMBERED_CALLS and len(self._times) > 1:
+                self._remembered -= len(self._times.popitem(last=False)[1])
+            return found
+
+    def _decide(self, times: list[float], spans: _Spans, cost: int, now: float) -> tuple[int, int, float]:
+        left = spans.limit - len(times)
+        if left < cost:
+            return 0, left, times[cost - left - 1] + spans.span_ms - now
+        if now >= self._all_until:
+            self._all, self._all_until = 0, now + spans.most_span_ms
+        if self._all + cost > spans.most:
+            return -1, spans.most - self._all, self._all_until - now
+        self._all += cost
+        times += [now] * cost
+        return 1, left - cost, times[0] + spans.span_ms - now
 
 
-def _limited(standing: Standing) -> RateLimited:
-    headers = {**standing.headers(), "Retry-After": str(standing.reset_s)}
+def refusal(standing: Standing) -> RateLimited:
+    """What a caller is told who has to wait: for a program, and in words that a shop can show to its customer."""
+    told = {
+        "hint": _HINTS.get(standing.tier, _HINT).format(seconds=standing.reset_s),
+        "retry_after_s": standing.reset_s,
+        "tier": standing.tier,
+        "limit": standing.limit,
+        "cost": standing.cost,
+    }
     return RateLimited(
-        f"At most {standing.limit} requests in this window; try again in {standing.reset_s} s", headers=headers
+        f"This call counts as {standing.cost} and {standing.remaining} of {standing.limit} are left; "
+        f"try again in {standing.reset_s} s",
+        extra=told,
+        headers={"Retry-After": f"{standing.reset_s}"},
     )
+
+
+def _spans(caller: RateLimitItem, everybody: RateLimitItem) -> _Spans:
+    return _Spans(caller.amount, caller.get_expiry() * 1000, everybody.amount, everybody.get_expiry() * 1000)
+
+
+def _whole_seconds(wait_ms: float) -> int:
+    return max(1, int(wait_ms / 1000 + 0.999))
+
+
+def _tell(state: str, figure: int) -> None:
+    metrics.BREAKERS.labels(_BREAKER).set(figure)
+    metrics.BREAKER_CHANGES.labels(_BREAKER, state).inc()

@@ -25,6 +25,11 @@ _PROBLEM = {
         "detail": {"type": "string"},
         "code": {"type": "string", "description": "Stable; see docs/api.md"},
         "request_id": {"type": ["string", "null"]},
+        "hint": {"type": "string", "description": "With 429: words for whoever has to wait"},
+        "retry_after_s": {"type": "integer", "description": "With 429: in how many seconds the same call goes through"},
+        "tier": {"type": "string", "description": "With 429: which limit is reached"},
+        "limit": {"type": "integer", "description": "With 429: how many calls the window holds"},
+        "cost": {"type": "integer", "description": "With 429: as how many calls this one counts"},
         "errors": {
             "type": "array",
             "items": {
@@ -51,10 +56,11 @@ def document(app: Flask) -> dict[str, Any]:
     """The whole API as one OpenAPI document."""
     found = sorted(operations(app), key=lambda item: (item[0].rule, item[1]))
     schemas = _schemas([declared for _, _, declared, _ in found])
+    costs = app.extensions["fleet"].limits.costs
     paths: dict[str, Any] = {}
     for rule, method, declared, view in found:
         path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
-        paths.setdefault(path, {})[method.lower()] = _operation(rule, method, declared, view)
+        paths.setdefault(path, {})[method.lower()] = _operation(rule, method, declared, view, costs)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -80,7 +86,7 @@ def _schemas(declared: list[Operation]) -> dict[str, Any]:
     return dict(schema.get("$defs", {}))
 
 
-def _operation(rule: Rule, method: str, declared: Operation, view: Callable[..., Any]) -> dict[str, Any]:
+def _operation(rule: Rule, method: str, declared: Operation, view: Callable[..., Any], costs: dict[str, int]) -> dict[str, Any]:
     doc = (view.__doc__ or "").strip()
     described: dict[str, Any] = {
         "operationId": rule.endpoint.replace(".", "_"),
@@ -95,6 +101,9 @@ def _operation(rule: Rule, method: str, declared: Operation, view: Callable[...,
         described["security"] = []
     else:
         described["x-permission"] = declared.permission
+    if not declared.unlimited:
+        cost = costs.get(rule.endpoint, declared.cost)
+        described["x-rate-limit"] = {"operation": rule.endpoint, "tier": declared.counted_in, "cost": cost}
     if declared.body is not None:
         described["requestBody"] = {
             "required": method != "POST" or not declared.body.may_be_left_out(),

@@ -126,7 +126,7 @@ def unblock(vehicle_id: UUID, block_id: UUID) -> Answer:
 
 
 @bp.get("/availability")
-@operation("availability.read", query=AvailabilityQuery, answer=FreeVehicle, listed=True)
+@operation("availability.read", query=AvailabilityQuery, answer=FreeVehicle, listed=True, cost=2)
 def free(query: AvailabilityQuery) -> Answer:
     """List the vehicles that are free in a window, each with its price before tax."""
     wanted = query.model_dump(exclude={"cursor", "limit"})

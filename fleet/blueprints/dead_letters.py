@@ -113,7 +113,7 @@ def discard(letter_id: UUID, body: DiscardLetter) -> Answer:
 
 
 @bp.post("/replay")
-@operation("dead_letters.replay", body=ReplayLetters, answer=ReplayedView, idempotent=True)
+@operation("dead_letters.replay", body=ReplayLetters, answer=ReplayedView, idempotent=True, cost=20)
 def replay_chosen(body: ReplayLetters) -> Answer:
     """Replay the dead letters of a choice, oldest first, at most `limit`; `more` tells whether to call again."""
     done = dead_letters.replay_chosen(g.actor, chosen=_chosen(body), everything=body.all, limit=body.limit)

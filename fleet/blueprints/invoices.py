@@ -84,7 +84,7 @@ def show(invoice_id: UUID) -> Answer:
 
 
 @bp.get("/<uuid:invoice_id>.pdf")
-@operation("invoices.read", media=("application/pdf",), problems=("invalid_state",))
+@operation("invoices.read", media=("application/pdf",), cost=20, problems=("invalid_state",))
 def document(invoice_id: UUID) -> Answer:
     """Show an issued invoice on paper, as PDF."""
     sheet = invoice_documents.sheet_seen(g.actor, invoice_id)

@@ -155,7 +155,7 @@ def deactivate(customer_id: UUID) -> Answer:
 
 
 @bp.get("/<uuid:customer_id>/export")
-@operation("customers.export", answer=ExportView)
+@operation("customers.export", answer=ExportView, cost=5)
 def export(customer_id: UUID) -> Answer:
     """Give out everything that is stored about a customer."""
     found = people.exported(g.actor, customer_id)

@@ -66,7 +66,7 @@ class QueuesView(View):
 
 
 @bp.get("")
-@operation("queues.read", answer=QueuesView)
+@operation("queues.read", answer=QueuesView, cost=3)
 def show() -> Answer:
     """Show how the queues stand: depth, backlog, age, lag, rate, dead letters, consumers."""
     return answer(_shaped(queues.seen(g.actor, current_app.extensions["fleet"].watch)))

@@ -127,6 +127,7 @@ def index(query: UserQuery) -> Answer:
     body=CreateUser,
     answer=UserView,
     status=201,
+    cost=10,
     idempotent=True,
     problems=("duplicate", "weak_password"),
 )

@@ -97,7 +97,7 @@ def index(query: PageQuery) -> Answer:
 
 @bp.post(ENDPOINTS)
 @operation(
-    "webhooks.manage", body=CreateWebhookEndpoint, answer=NewWebhookEndpointView, status=201, problems=("conflict",)
+    "webhooks.manage", body=CreateWebhookEndpoint, answer=NewWebhookEndpointView, status=201, cost=5, problems=("conflict",)
 )
 def create(body: CreateWebhookEndpoint) -> Answer:
     """Have events sent to an address; `secret` is shown this once.
