@@ -25,6 +25,9 @@ from fleet.errors import RateLimited
 
 log = logging.getLogger("fleet.limits")
 
+# Whether it was taken (-1: not by anybody), how many calls are left, and in how many milliseconds there are more.
+Found = tuple[int, int, float]
+
 AUTH_STRICT, PUBLIC, AUTHENTICATED = "auth_strict", "public", "authenticated"
 EVERYBODY = "everybody"
 # Seconds; Flask-Limiter's annotation knows only whole ones.
@@ -119,6 +122,7 @@ class Limits:
         )
         storage: Any = limiter.storage
         self._take = storage.storage.register_script(_TAKE)
+        self._clients = _Clients(storage.storage.connection_pool)
         self._local = _Local()
         self._shared = _Shared()
 
@@ -146,17 +150,41 @@ class Limits:
             refused=taken <= 0,
         )
 
-    def _taken(self, key: str, spans: _Spans, cost: int) -> tuple[int, int, float]:
+    def _taken(self, key: str, spans: _Spans, cost: int) -> Found:
         if self._shared.may_be_asked():
+            args = (spans.limit, spans.span_ms, spans.most, spans.most_span_ms, cost)
             try:
-                args = (spans.limit, spans.span_ms, spans.most, spans.most_span_ms, cost)
-                found: tuple[int, int, float] = self._take(keys=(key, f"fleet-limit:{EVERYBODY}"), args=args)
+                found = self._ask((key, f"fleet-limit:{EVERYBODY}"), args)
             except (redis.RedisError, StorageError, OSError) as error:
                 self._shared.is_away(error)
             else:
                 self._shared.is_there()
                 return found
         return self._local.take(key, spans, cost)
+
+    def _ask(self, keys: tuple[str, ...], args: tuple[int, ...]) -> Found:
+        try:
+            found: Found = self._take(keys=keys, args=args, client=self._clients.mine())
+        except redis.ConnectionError:
+            # Each thread has a connection that a restart has cut: one after the other would call Redis away for a second.
+            found = self._take(keys=keys, args=args, client=self._clients.mine())
+        return found
+
+
+class _Clients(threading.local):
+    """A client of its own for each thread: taking a connection out of the pool and looking whether it lives cost as much as
+    the call. It connects at its first use, and anew after a failure."""
+
+    _client: redis.Redis | None = None
+
+    def __init__(self, pool: redis.ConnectionPool) -> None:
+        self._pool = pool
+
+    def mine(self) -> redis.Redis:
+        """This thread's client. Raises redis.ConnectionError."""
+        if self._client is None:
+            self._client = redis.Redis(connection_pool=self._pool, single_connection_client=True)
+        return self._client
 
 
 class _Shared:
@@ -206,7 +234,7 @@ class _Local:
         self._remembered = 0
         self._all, self._all_until = 0, 0.0
 
-    def take(self, key: str, spans: _Spans, cost: int) -> tuple[int, int, float]:
+    def take(self, key: str, spans: _Spans, cost: int) -> Found:
         """As the script does it."""
         now = time.monotonic() * 1000
         with self._lock:
@@ -221,7 +249,7 @@ class _Local:
                 self._remembered -= len(self._times.popitem(last=False)[1])
             return found
 
-    def _decide(self, times: list[float], spans: _Spans, cost: int, now: float) -> tuple[int, int, float]:
+    def _decide(self, times: list[float], spans: _Spans, cost: int, now: float) -> Found:
         left = spans.limit - len(times)
         if left < cost:
             return 0, left, times[cost - left - 1] + spans.span_ms - now

@@ -231,6 +231,23 @@ class TestWithoutRedis:
         client.script_flush()
         assert [left(one), left(other)] == [5, 4]
 
+    def test_a_restart_that_cuts_the_connections_of_all_threads_is_not_noticed(
+        self, counting: Counter, valkey: Valkey, client: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        counter, start = counting(), Barrier(4)
+
+        def one(_: int) -> int:
+            start.wait()
+            return call(counter).remaining
+
+        with ThreadPoolExecutor(4) as threads:
+            assert sorted(threads.map(one, range(4))) == [6, 7, 8, 9]
+            with gone(valkey, client):
+                pass
+            assert sorted(threads.map(one, range(4))) == [6, 7, 8, 9]
+        assert left(counting()) == 5, "they were counted in the new one"
+        assert not caplog.records
+
     def test_a_frozen_redis_makes_one_call_a_second_wait(
         self, counting: Counter, valkey: Valkey, client: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
