@@ -1,6 +1,8 @@
 """/v1/rentals"""
 
 from datetime import datetime
+from functools import partial
+from operator import itemgetter
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -12,6 +14,7 @@ from fleet import clock
 from fleet.http import Answer, answer, if_match, operation, page_answer, replay, shape, stored
 from fleet.idempotency import Claim
 from fleet.models.base import Condition
+from fleet.models.rentals import STAMP
 from fleet.paging import page
 from fleet.parsing import (
     EARLIEST,
@@ -28,6 +31,7 @@ from fleet.parsing import (
     Percent,
     View,
 )
+from fleet.rendering import Rendered
 from fleet.rules.pricing import ExtraCharge, Return
 from fleet.services import rental_changes, rentals, reservations
 from fleet.services.reservations import Wish
@@ -194,11 +198,18 @@ def _created(row: dict[str, Any]) -> Answer:
     return answer(document(row), 201, version=row["version"], location=f"{bp.url_prefix}/{row['id']}")
 
 
+_rendered = Rendered(document, stamp=("id", *STAMP), hidden=("vehicle_version", "customer_version"))
+
+
+def _listed(**asked: Any) -> list[dict[str, Any]]:
+    return _rendered.rows(rentals.listed(g.actor, **asked), partial(rentals.with_ids, g.actor))
+
+
 @bp.get("")
 @operation("rentals.read", query=RentalQuery, answer=RentalView, listed=True)
 def index(query: RentalQuery) -> Answer:
     """List rentals, newest first."""
-    return page_answer(page(query, rentals.listed, document, actor=g.actor, filters=query.conditions()))
+    return page_answer(page(query, _listed, itemgetter("shown"), filters=query.conditions()))
 
 
 @bp.post("")

@@ -65,7 +65,8 @@ class Condition:
 
 
 NOTHING, EVERYTHING = Condition("false"), Condition("true")
-_USUAL_LIMITS = {0, 50, 100, 200}
+MAX_PAGE = 200
+_USUAL_LIMITS = {0, 50, 100, MAX_PAGE}
 
 
 @dataclass(frozen=True)

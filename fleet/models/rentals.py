@@ -128,6 +128,17 @@ RENTALS = Listing(
     shown=True,
 )
 
+# What changes whenever a rental would be shown otherwise. Charges need no version of their own: whatever adds one changes the
+# rental too.
+STAMP = {
+    "version": "rental.version",
+    "vehicle_version": "vehicle.version",
+    "customer_version": "customer.version",
+    "overdue": RENTALS.columns["overdue"],
+}
+RENTAL_STAMPS = Listing(columns={"id": "rental.id::text", **STAMP}, source=RENTALS.source, key="rental.id")
+STAMPED_RENTALS = Listing(columns={**RENTALS.columns, **STAMP}, source=RENTALS.source, key="rental.id", shown=True)
+
 CHARGES = Listing(
     columns={name: f"rental_charge.{name}" for name in ("id", "type", "description", "amount", "created_at")},
     source="rental_charge",

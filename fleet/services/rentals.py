@@ -12,9 +12,19 @@ from fleet import clock
 from fleet.auth import Actor
 from fleet.db import atomic
 from fleet.errors import Invalid, InvalidState, NotFound, VersionConflict
-from fleet.models.base import Condition
+from fleet.models.base import MAX_PAGE, Condition
 from fleet.models.people import Customer
-from fleet.models.rentals import CHARGES, RENTALS, Rental, RentalCharge, rental_for_update, rental_seen, rentals_seen_by
+from fleet.models.rentals import (
+    CHARGES,
+    RENTAL_STAMPS,
+    RENTALS,
+    STAMPED_RENTALS,
+    Rental,
+    RentalCharge,
+    rental_for_update,
+    rental_seen,
+    rentals_seen_by,
+)
 from fleet.models.vehicles import Vehicle, vehicle_for_update
 from fleet.rules import lifecycles, money, pricing
 from fleet.rules.periods import Period
@@ -29,8 +39,14 @@ EARLIEST_HANDOVER = timedelta(days=1)
 def listed(
     actor: Actor, *, after: UUID | None, limit: int, filters: list[Condition] | None = None
 ) -> list[dict[str, Any]]:
-    """A page of the rentals that the actor sees, newest first, each with its customer, vehicle and charges."""
-    return RENTALS.page([rentals_seen_by(actor), *(filters or [])], after=after, limit=limit)
+    """A page of the rentals that the actor sees, newest first: of each the id, and what tells whether it has changed."""
+    return RENTAL_STAMPS.page([rentals_seen_by(actor), *(filters or [])], after=after, limit=limit)
+
+
+def with_ids(actor: Actor, rental_ids: list[str]) -> list[dict[str, Any]]:
+    """These of the rentals that the actor sees, each with its customer, vehicle, charges and STAMP."""
+    chosen = Condition("rental.id = ANY(%s)", ("{" + ",".join(rental_ids) + "}",))
+    return STAMPED_RENTALS.page([rentals_seen_by(actor), chosen], after=None, limit=MAX_PAGE)
 
 
 def shown(actor: Actor, rental_id: UUID) -> dict[str, Any]:
