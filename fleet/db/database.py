@@ -209,7 +209,9 @@ class Database(peewee.PostgresqlDatabase):
 
     def _execute(self, sql: str, params: Params) -> Any:
         self.connection()
-        answer = super().execute_sql(self._preface() + sql, params)
+        with translated:
+            preface = self._preface()
+        answer = super().execute_sql(preface + sql, params)
         self._state.assumed = None
         return answer
 
@@ -235,18 +237,20 @@ class Database(peewee.PostgresqlDatabase):
         self._state.assumed = None
 
     def _preface(self) -> str:
-        """What travels ahead of the next statement: the BEGIN of its transaction, and what is assumed of who acts."""
+        """What travels ahead of the next statement: the BEGIN of its transaction, and what is assumed of who acts.
+
+        Called where errors are translated already: translated twice they would lose their SQLSTATE.
+        """
         begin = "BEGIN;" if self._take_pending_begin() else ""
         assumed = self._assumed()
         if assumed is None:
             return begin
         statement, params = assumed
-        with translated:
-            cursor = self._state.conn.cursor()
-            if statement.name not in cursor.connection.prepared:
-                cursor.execute(statement.prepare)
-                cursor.connection.prepared.add(statement.name)
-            sent: str = cursor.mogrify(statement.execute, params).decode()
+        cursor = self._state.conn.cursor()
+        if statement.name not in cursor.connection.prepared:
+            cursor.execute(statement.prepare)
+            cursor.connection.prepared.add(statement.name)
+        sent: str = cursor.mogrify(statement.execute, params).decode()
         return f"{begin}{sent.replace('%', '%%')};"
 
     @property

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from uuid import UUID, uuid4
 
-import psutil
 import psycopg2
 import pytest
 from flask import Flask
@@ -21,6 +20,7 @@ from fleet.db.replicas import CLUSTER, HAS_REPLAYED, POSITION
 from fleet.embedded import Databases, PostgresReplica
 from fleet.models.access import ACTOR_OF_SESSION, User
 from tests.cast import Cast, at, iso
+from tests.freezing import frozen
 from tests.races.scenes import begun
 
 WINDOW = f"start_at={iso(at(1))}&end_at={iso(at(2))}"
@@ -100,19 +100,6 @@ def paused(standby: PostgresReplica) -> Iterator[None]:
         yield
     finally:
         ask(standby, "SELECT pg_wal_replay_resume()")
-
-
-@contextmanager
-def frozen(standby: PostgresReplica) -> Iterator[None]:
-    server = psutil.Process(standby.pid)
-    processes = [server, *server.children(recursive=True)]
-    for process in processes:
-        process.suspend()
-    try:
-        yield
-    finally:
-        for process in processes:
-            process.resume()
 
 
 def ports(asked: Asked) -> set[int]:
