@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 
 from fleet.embedded.ownership import MARK, is_living
-from fleet.embedded.server import HOST, Server, StartFailed
+from fleet.embedded.server import HOST, Server, StartFailed, kept
 
 SUPERUSER = "postgres"
 ENSURE_DATABASE = r"""
@@ -160,9 +160,10 @@ class PostgresReplica(Postgres):
 
     def __init__(self, primary: Postgres) -> None:
         directory = primary.directory.with_name("replica")
+        directory.mkdir(exist_ok=True)
+        kept(directory / "password", primary.password)  # before a password of its own is made: the users are the primary's
         super().__init__(directory, owner=Path(primary.environment[MARK]), port=None, durable=primary.durable)
         self.primary = primary
-        self.password = primary.password
 
     def _initialise(self) -> None:
         unfinished = self.directory / "data.unfinished"
