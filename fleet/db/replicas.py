@@ -91,11 +91,10 @@ class Replica:
         with each_within(self._source.query_s):
             lent = self._caught_up(position)
             if lent is not None:
+                metrics.REPLICA_READS.labels("replica").inc()
                 try:
                     with within(db.query_s), db.over(lent):
-                        found = call()
-                    metrics.REPLICA_READS.labels("replica").inc()
-                    return found
+                        return call()
                 except (peewee.DatabaseError, peewee.InterfaceError) as error:
                     self._failed(error)
         return call()
