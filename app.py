@@ -27,7 +27,7 @@ from fleet.blueprints import (
     webhooks,
 )
 from fleet.config import ConfigError, Settings
-from fleet.db import db, refuse_superuser
+from fleet.db import db, refuse_superuser, replica
 from fleet.limits import Limits
 from fleet.parsing import MAX_BODY_BYTES
 from fleet.wiring import Wiring
@@ -62,6 +62,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     config.use(settings)
     logs.configure(settings.log_level)
     db.configure(settings)
+    replica.configure(settings)
     if settings.production:
         refuse_superuser()
     passwords.configure(settings.web_threads)

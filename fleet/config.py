@@ -186,9 +186,11 @@ class Settings:
     secret_key: str = _setting("SECRET_KEY", _text, "")
     database_url: str = _setting("DATABASE_URL", _database, "")
     database_migration_url: str = _setting("DATABASE_MIGRATION_URL", _database, "")
-    database_connect_timeout_ms: int = _setting("DATABASE_CONNECT_TIMEOUT_MS", _positive, 1000)
+    database_replica_url: str = _setting("DATABASE_REPLICA_URL", _database, "")
+    database_replica_max_lag_ms: int = _setting("DATABASE_REPLICA_MAX_LAG_MS", _positive, 50)
+    database_connect_timeout_ms: int = _setting("DATABASE_CONNECT_TIMEOUT_MS", _positive, 700)
     database_statement_timeout_ms: int = _setting("DATABASE_STATEMENT_TIMEOUT_MS", _positive, 1200)
-    database_lock_timeout_ms: int = _setting("DATABASE_LOCK_TIMEOUT_MS", _positive, 800)
+    database_lock_timeout_ms: int = _setting("DATABASE_LOCK_TIMEOUT_MS", _positive, 1100)
     redis_url: str = _setting("REDIS_URL", _url("redis", "rediss"), "")
     broker_url: str = _setting("BROKER_URL", _url("redis", "rediss", "amqp", "amqps"), "")
     jwt_private_key: str = _setting("JWT_PRIVATE_KEY", _private_key, "")
@@ -321,7 +323,7 @@ def _is_on(raw: str) -> bool:
     return raw.lower() not in {"", "0", "false", "off", "no"}
 
 
-_ADDRESSES = ("DATABASE_URL", "DATABASE_MIGRATION_URL", "REDIS_URL", "BROKER_URL", "SMTP_URL")
+_ADDRESSES = ("DATABASE_URL", "DATABASE_MIGRATION_URL", "DATABASE_REPLICA_URL", "REDIS_URL", "BROKER_URL", "SMTP_URL")
 _SECRETS = ("FLEET_ADMIN_PASSWORD", "SMS_TOKEN", "STRIPE_API_KEY", "STRIPE_WEBHOOK_SECRET")
 _current: Settings | None = None
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from fleet import clock, errors, idempotency, limits, problems
 from fleet.auth import API_KEY_PREFIX, Actor, Claims
-from fleet.db import AssumptionFailed, transaction
+from fleet.db import AssumptionFailed, committed, replica
 from fleet.errors import BadRequest, FleetError, PreconditionRequired
 from fleet.idempotency import Claim, StoredAnswer
 from fleet.parsing import Input, Query, View, read_body, read_query
@@ -42,6 +42,7 @@ class Operation:
     answer: type[BaseModel] | None = None
     status: int = 200
     listed: bool = False
+    report: bool = False
     idempotent: bool = False
     key_required: bool = False
     claimed_by_service: bool = False
@@ -110,6 +111,8 @@ def _serve(declared: Operation, route: Route, path: dict[str, Any]) -> Answer:
         path["body"] = read_body(declared.body, b"{}" if left_out else raw)
     elif not declared.any_body and request.method in {"POST", "PUT", "PATCH"} and body_bytes() not in {b"", b"{}"}:
         read_body(Input, request.get_data())
+    if declared.listed or declared.report:
+        return replica.read(functools.partial(route, **path))
     if not declared.idempotent:
         return route(**path)
     return _once(declared, route, path)
@@ -301,17 +304,21 @@ def _once(declared: Operation, route: Callable[..., Answer], path: dict[str, Any
     try:
         if declared.claimed_by_service:
             return route(**path, claim=claim)
-        with transaction():
-            first = claim.take()
-            if first is not None:
-                return replay(first)
-            response = route(**path)
-            claim.keep(stored(response))
-            return response
+        return committed(functools.partial(_claimed, claim, route, path))
     except AssumptionFailed:
         raise
     except Exception as error:
         return refused_once(claim, problems.translate(error))
+
+
+def _claimed(claim: Claim, route: Callable[..., Answer], path: dict[str, Any]) -> Answer:
+    """The first answer to the claim, or the route's own, which is kept with what the route did. Within a transaction."""
+    first = claim.take()
+    if first is not None:
+        return replay(first)
+    response = route(**path)
+    claim.keep(stored(response))
+    return response
 
 
 def refused_once(claim: Claim, error: FleetError) -> Answer:

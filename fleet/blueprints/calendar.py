@@ -88,7 +88,7 @@ def show(vehicle_id: UUID, query: CalendarQuery) -> Answer:
 
 
 @bp.get(f"{_VEHICLE}/calendar.ics")
-@operation("calendar.read", query=WindowQuery, media=("text/calendar",))
+@operation("calendar.read", query=WindowQuery, media=("text/calendar",), report=True)
 def feed(vehicle_id: UUID, query: WindowQuery) -> Answer:
     """Show what occupies a vehicle, for calendar programs (RFC 5545)."""
     blocks = calendar.live_blocks(g.actor, vehicle_id, calendar.view(query.from_, query.to))

@@ -157,7 +157,7 @@ def open_account(body: OpenAccount) -> Answer:
 
 
 @bp.get("/v1/ledger/accounts/<code>/balance")
-@operation("ledger.read", query=BalanceQuery, answer=BalanceView, cost=5)
+@operation("ledger.read", query=BalanceQuery, answer=BalanceView, cost=5, report=True)
 def balance(code: str, query: BalanceQuery) -> Answer:
     """Show what stands on an account, by currency."""
     if not _CODE.fullmatch(code):
@@ -218,7 +218,7 @@ def reverse(entry_id: UUID, body: ReverseEntry) -> Answer:
 
 
 @bp.get("/v1/reconciliation")
-@operation("reconciliation.read", answer=ReconciliationView, cost=50)
+@operation("reconciliation.read", answer=ReconciliationView, cost=50, report=True)
 def reconcile() -> Answer:
     """Hold every fact against its ledger entry, and every entry against its fact."""
     return answer(reconciliation.reconcile(g.actor))

@@ -13,7 +13,7 @@ from flask import Blueprint, Response, current_app, request, send_from_directory
 from flask.typing import ResponseReturnValue
 
 from fleet import metrics, openapi
-from fleet.db import db
+from fleet.db import db, within
 from fleet.errors import NotFound, Unauthenticated, Unavailable
 from fleet.http import PUBLIC, Answer, answer, operation, render
 from fleet.parsing import View
@@ -129,7 +129,8 @@ def _probe(name: str, ask: Callable[[], None]) -> dict[str, Any]:
 
 
 def _ask_postgresql() -> None:
-    db.one("SELECT 1")
+    with within(_PROBE_TIMEOUT_S):
+        db.one("SELECT 1")
 
 
 def _ask_redis() -> None:

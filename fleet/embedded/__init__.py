@@ -6,7 +6,7 @@ the data has to outlive a restart.
 
 from fleet.embedded.databases import Databases, databases, scratch_databases
 from fleet.embedded.ownership import MARK, InUse, marked
-from fleet.embedded.postgres import Postgres
+from fleet.embedded.postgres import Postgres, PostgresReplica
 from fleet.embedded.server import Server, StartFailed
 from fleet.embedded.valkey import Valkey
 
@@ -15,6 +15,7 @@ __all__ = [
     "Databases",
     "InUse",
     "Postgres",
+    "PostgresReplica",
     "Server",
     "StartFailed",
     "Valkey",

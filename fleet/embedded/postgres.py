@@ -13,8 +13,8 @@ from typing import Any
 
 import psutil
 
-from fleet.embedded.ownership import is_living
-from fleet.embedded.server import HOST, Server, StartFailed
+from fleet.embedded.ownership import MARK, is_living
+from fleet.embedded.server import HOST, Server, StartFailed, kept
 
 SUPERUSER = "postgres"
 ENSURE_DATABASE = r"""
@@ -45,6 +45,10 @@ class Postgres(Server):
     def superuser_url(self) -> str:
         """Connects to the same database as the superuser."""
         return f"postgresql://{SUPERUSER}:{self.password}@{HOST}:{self.port}/fleet"
+
+    def replica(self) -> "PostgresReplica":
+        """A streaming replica of this running server, in a directory beside its own; start and stop it like any other."""
+        return PostgresReplica(self)
 
     def start(self) -> None:
         """Start the server, after making its data directory if there is none. Raises StartFailed."""
@@ -149,6 +153,32 @@ class Postgres(Server):
             mode = above.stat().st_mode
             if not mode & stat.S_IXOTH:
                 above.chmod(mode | stat.S_IXOTH)
+
+
+class PostgresReplica(Postgres):
+    """A hot standby that follows a primary and can be read. The drills of lag and loss stop, freeze and pause it."""
+
+    def __init__(self, primary: Postgres) -> None:
+        directory = primary.directory.with_name("replica")
+        directory.mkdir(exist_ok=True)
+        kept(directory / "password", primary.password)  # before a password of its own is made: the users are the primary's
+        super().__init__(directory, owner=Path(primary.environment[MARK]), port=None, durable=primary.durable)
+        self.primary = primary
+
+    def _initialise(self) -> None:
+        unfinished = self.directory / "data.unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        options = [
+            f"--pgdata={unfinished}",
+            f"--dbname={self.primary.superuser_url}",
+            "--checkpoint=fast",
+            "--write-recovery-conf",
+        ]
+        self._run("pg_basebackup", *options, *([] if self.durable else ["--no-sync"]))
+        unfinished.rename(self.data)
+
+    def _ensure_database(self) -> None:
+        """It is the primary's."""
 
 
 def _postgres_program(name: str) -> Path:

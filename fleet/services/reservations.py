@@ -16,7 +16,7 @@ import peewee
 
 from fleet import clock, logs
 from fleet.auth import Actor
-from fleet.db import Statement, atomic, db, transaction
+from fleet.db import Statement, atomic, committed, db
 from fleet.errors import NO_OVERLAP, Invalid, NoVehicleAvailable, RentalOverlap, Unavailable, constraint_of
 from fleet.idempotency import Claim, StoredAnswer
 from fleet.models.rentals import (
@@ -77,8 +77,7 @@ def reserve(
     while True:
         attempt = _Attempt(actor, wish, period, now, claim, answer_of)
         try:
-            with transaction():
-                return attempt.by_vehicle() if wish.vehicle_id else attempt.by_class()
+            return committed(attempt.by_vehicle if wish.vehicle_id else attempt.by_class)
         except _Taken:
             if not holds_expired and attempt.held_in_vain and expire_holds(vehicle_id=wish.vehicle_id, class_id=wish.class_id):
                 # What stood in the way was a hold whose time is over and whom the sweep had not met yet.

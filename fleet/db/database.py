@@ -1,78 +1,33 @@
-"""The database: one connection a thread, deadlines on the wire, prepared statements, one kind of transaction.
-
-Each thread keeps its own connection, because a pool's check-out costs more than most reads. A dead connection is found by
-the first statement sent on it, which is then sent once more on a fresh one; nothing that may have had an effect is repeated.
-"""
+"""The service's PostgreSQL: what is sent, what travels along with it, and what is sent again."""
 
 import functools
-import hashlib
-import itertools
-import re
-import select
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, ParamSpec, TypeVar
-from uuid import UUID
+from typing import Any, TypeVar
 
-import orjson
 import peewee
-import psycopg2
-from psycopg2 import extensions, extras
-from psycopg2.extensions import AsIs, register_adapter
+from psycopg2 import extensions
 
 from fleet.config import ConfigError, Settings
+from fleet.db.statements import Statement, prepared_form
+from fleet.db.wire import SHOWN_INSTANT, Connection, NoAnswer, budget, each_within, within
+from fleet.errors import Unavailable
+from fleet.outages import sqlstate
 
-P = ParamSpec("P")
 R = TypeVar("R")
 Row = tuple[Any, ...]
 Params = Sequence[Any] | Mapping[str, Any]
 
-_DEADLINE_SLACK_S = 0.3
+# How long after its own time limit a server may still tell of it before we stop listening.
+DEADLINE_SLACK_S = 0.2
 _ASSUMPTION_FAILED = "FL001"
 _MOST_RECURRING = 300
 # Peewee's translation of driver errors; public in the package, absent from its type stubs.
-_translated = vars(peewee)["__exception_wrapper__"]
-
-
-@dataclass(frozen=True)
-class Statement:
-    """A hot statement, prepared once on each connection. Parameters are $1, $2, ... with their types named."""
-
-    name: str
-    types: tuple[str, ...]
-    sql: str
-
-    @functools.cached_property
-    def prepare(self) -> str:
-        types = f" ({', '.join(self.types)})" if self.types else ""
-        return f"PREPARE {self.name}{types} AS {self.sql}"
-
-    @functools.cached_property
-    def execute(self) -> str:
-        marks = f" ({', '.join(['%s'] * len(self.types))})" if self.types else ""
-        return f"EXECUTE {self.name}{marks}"
-
-
-def _prepared_form(sql: str, count: int) -> Statement:
-    """The statement with $1, $2, ... for its %s; PostgreSQL finds out their types."""
-    numbers = itertools.count(1)
-    numbered = re.sub(r"%[s%]", lambda found: "%" if found[0] == "%%" else f"${next(numbers)}", sql)
-    return Statement(f"recurring_{hashlib.sha256(sql.encode()).hexdigest()[:16]}", ("unknown",) * count, numbered)
+translated = vars(peewee)["__exception_wrapper__"]
 
 
 class AssumptionFailed(Exception):
     """What was assumed does not hold; the statement that it travelled with was not run."""
-
-
-class Connection(extensions.connection):
-    """A connection that knows what was prepared on it."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.prepared: set[str] = set()
 
 
 class Database(peewee.PostgresqlDatabase):
@@ -81,16 +36,22 @@ class Database(peewee.PostgresqlDatabase):
     _state: Any
     _recurring: dict[str, Statement] = {}
 
-    def configure(self, settings: Settings, *, url: str | None = None, statement_timeout_ms: int | None = None) -> None:
-        """Point the database at `settings`. Migrations and long jobs bring their own statement timeout (0: none)."""
+    def configure(
+        self, settings: Settings, *, url: str | None = None, statement_timeout_ms: int | None = None, **more: Any
+    ) -> None:
+        """Point the database at `settings`. Migrations and long jobs bring their own statement timeout (0: none).
+
+        `more` are further settings of the server for these connections.
+        """
         statement_ms = settings.database_statement_timeout_ms if statement_timeout_ms is None else statement_timeout_ms
         self.connect_s = settings.database_connect_timeout_ms / 1000
-        self.query_s = statement_ms / 1000 + _DEADLINE_SLACK_S if statement_ms else None
+        self.query_s = statement_ms / 1000 + DEADLINE_SLACK_S if statement_ms else None
         server_settings = {
             "timezone": "UTC",
             "statement_timeout": statement_ms,
             "lock_timeout": settings.database_lock_timeout_ms if statement_ms else 0,
             "idle_in_transaction_session_timeout": 5000 if statement_ms else 0,
+            **more,
         }
         self.init(
             url or settings.database_url,
@@ -102,12 +63,24 @@ class Database(peewee.PostgresqlDatabase):
             keepalives_count=2,
         )
 
+    def connection(self) -> Connection:
+        """The thread's connection, opened where there is none. Not by Peewee's `connect`: it opens under one lock for the
+        whole process, so that at a server that does not answer each thread would wait for all before it.
+        """
+        if self._state.closed:
+            with translated:
+                self._state.set_connection(self._connect())
+        connection: Connection = self._state.conn
+        return connection
+
+    def cursor(self, named_cursor: str | None = None) -> Any:
+        return self.connection().cursor()
+
     def _connect(self) -> Connection:
-        _budget.seconds = self.connect_s
-        try:
-            return super()._connect()  # type: ignore[misc]  # the stubs leave out what subclasses extend
-        finally:
-            _budget.seconds = self.query_s
+        with each_within(self.connect_s):
+            connection: Connection = super()._connect()  # type: ignore[misc]  # the stubs leave out what subclasses extend
+        budget.seconds = self.query_s
+        return connection
 
     def begin(self, isolation_level: str | None = None) -> None:
         # BEGIN travels with the first statement of the transaction: one round trip less for each of them. The connection
@@ -125,9 +98,23 @@ class Database(peewee.PostgresqlDatabase):
         self._state.assumed = (statement, params)
         try:
             yield
+        except (peewee.OperationalError, peewee.InterfaceError, Unavailable):
+            # Everybody is told the same, that it does not go now; asking a server that is away would be one more wait.
+            self._state.assumed = None
+            raise
         finally:
             if self._assumed() is not None:
                 self._send(lambda: self._execute("", ()), repeatable=True)
+
+    @contextmanager
+    def over(self, connection: Connection) -> Iterator[None]:
+        """Send what the thread sends inside over another connection, which is nobody's to replace when it dies."""
+        own, self._state.conn = self._state.conn, connection
+        self._state.lent = True
+        try:
+            yield
+        finally:
+            self._state.conn, self._state.lent = own, False
 
     def commit(self) -> Any:
         if self._take_pending_begin():
@@ -158,7 +145,7 @@ class Database(peewee.PostgresqlDatabase):
             raise RuntimeError("only who opened the transaction may commit it")
         if self._assumed() is not None:
             raise RuntimeError("nothing is committed before it is known who acts")
-        with _translated:
+        with translated:
             connection = self._state.conn
             cursor = connection.cursor()
             self._prepare(cursor, statement)
@@ -175,7 +162,7 @@ class Database(peewee.PostgresqlDatabase):
         if statement is None:
             if len(self._recurring) >= _MOST_RECURRING:
                 return self.rows(sql, params)
-            statement = self._recurring[sql] = _prepared_form(sql, len(params))
+            statement = self._recurring[sql] = prepared_form(sql, len(params))
         return self.run(statement, params, shown=shown)
 
     def rows(self, sql: str, params: Params = ()) -> list[Row]:
@@ -190,36 +177,50 @@ class Database(peewee.PostgresqlDatabase):
         pending, assumed = self._begin_pending(), self._assumed()
         first = pending or not self.in_transaction()
         if first and self._connection_lost():
-            self._replace_connection()
+            return self._send_on_fresh_connection(call)
+        try:
+            return self._heeding_assumption(call)
+        except (peewee.DatabaseError, peewee.InterfaceError) as error:
+            # Only a statement that starts the work may be sent again, and only when the connection died under it. A server
+            # that has let us wait in vain would do so once more.
+            died = self._connection_lost() and not isinstance(getattr(error, "orig", None), NoAnswer)
+            if not (died and first and (pending or repeatable)):
+                raise
+        self._state.begin_pending, self._state.assumed = pending, assumed
+        return self._send_on_fresh_connection(call)
+
+    def _send_on_fresh_connection(self, call: Callable[[], R]) -> R:
+        """Connecting and sending have the time of one statement together."""
+        if getattr(self._state, "lent", False):
+            raise peewee.OperationalError("the connection is lost, and it was only lent")
+        with within(self.query_s):
+            with translated:
+                self._state.conn = self._connect()
+            return self._heeding_assumption(call)
+
+    def _heeding_assumption(self, call: Callable[[], R]) -> R:
         try:
             return call()
-        except (peewee.DatabaseError, peewee.InterfaceError) as error:
-            if _sqlstate(error) == _ASSUMPTION_FAILED:
-                self._state.assumed = None
-                raise AssumptionFailed from None
-            # Only a statement that starts the work may be sent again, and only when the connection died under it.
-            if not (first and (pending or repeatable) and self._connection_lost()):
+        except peewee.DatabaseError as error:
+            if sqlstate(error) != _ASSUMPTION_FAILED:
                 raise
-        self._replace_connection()
-        self._state.begin_pending, self._state.assumed = pending, assumed
-        return call()
-
-    def _replace_connection(self) -> None:
-        with _translated:
-            self._state.conn = self._connect()
+        self._state.assumed = None
+        raise AssumptionFailed
 
     def _execute(self, sql: str, params: Params) -> Any:
         self.connection()
-        answer = super().execute_sql(self._preface() + sql, params)
+        with translated:
+            preface = self._preface()
+        answer = super().execute_sql(preface + sql, params)
         self._state.assumed = None
         return answer
 
     def _run(self, statement: Statement, params: Sequence[Any], *, shown: bool = False) -> list[Row]:
         connection = self.connection()
-        with _translated:
+        with translated:
             cursor = connection.cursor()
             if shown:
-                extensions.register_type(_SHOWN_INSTANT, cursor)
+                extensions.register_type(SHOWN_INSTANT, cursor)
             self._prepare(cursor, statement)
             self._say(cursor, statement.execute, params)
             return cursor.fetchall()
@@ -236,18 +237,20 @@ class Database(peewee.PostgresqlDatabase):
         self._state.assumed = None
 
     def _preface(self) -> str:
-        """What travels ahead of the next statement: the BEGIN of its transaction, and what is assumed of who acts."""
+        """What travels ahead of the next statement: the BEGIN of its transaction, and what is assumed of who acts.
+
+        Called where errors are translated already: translated twice they would lose their SQLSTATE.
+        """
         begin = "BEGIN;" if self._take_pending_begin() else ""
         assumed = self._assumed()
         if assumed is None:
             return begin
         statement, params = assumed
-        with _translated:
-            cursor = self._state.conn.cursor()
-            if statement.name not in cursor.connection.prepared:
-                cursor.execute(statement.prepare)
-                cursor.connection.prepared.add(statement.name)
-            sent: str = cursor.mogrify(statement.execute, params).decode()
+        cursor = self._state.conn.cursor()
+        if statement.name not in cursor.connection.prepared:
+            cursor.execute(statement.prepare)
+            cursor.connection.prepared.add(statement.name)
+        sent: str = cursor.mogrify(statement.execute, params).decode()
         return f"{begin}{sent.replace('%', '%%')};"
 
     @property
@@ -275,87 +278,7 @@ class Database(peewee.PostgresqlDatabase):
         return raw is not None and bool(raw.closed)
 
 
-def _sqlstate(error: Exception) -> str | None:
-    return getattr(getattr(error, "orig", None), "pgcode", None)
-
-
-class _Budget(threading.local):
-    """How long the thread's current call may wait on the wire, in seconds; None: for ever."""
-
-    seconds: float | None = None
-
-
-_budget = _Budget()
-
-
-def _wait_within_budget(connection: extensions.connection) -> None:
-    """Wait for the server, but not for ever: a frozen one keeps its sockets open, and no server-side timeout fires."""
-    deadline = None if _budget.seconds is None else time.monotonic() + _budget.seconds
-    while True:
-        state = connection.poll()
-        if state == extensions.POLL_OK:
-            return
-        left = None if deadline is None else deadline - time.monotonic()
-        if left is not None and left <= 0:
-            raise psycopg2.OperationalError("the server did not answer in time")
-        readers = [connection] if state == extensions.POLL_READ else []
-        writers = [connection] if state == extensions.POLL_WRITE else []
-        select.select(readers, writers, [], left)
-
-
-def _shown_instant(value: str | None, _: Any) -> str | None:
-    """PostgreSQL's `2026-11-26 12:00:00.12+00` as RFC 3339, as orjson would write it: a page has hundreds of them."""
-    if value is None:
-        return None
-    fraction = value[19:-3].ljust(7, "0") if len(value) > 22 else ""
-    return f"{value[:10]}T{value[11:19]}{fraction}Z"
-
-
-_TIMESTAMPTZ_OID = 1184
-_SHOWN_INSTANT = extensions.new_type((_TIMESTAMPTZ_OID,), "SHOWN_INSTANT", _shown_instant)
-extensions.set_wait_callback(_wait_within_budget)
-extras.register_default_jsonb(globally=True, loads=orjson.loads)
-register_adapter(UUID, lambda value: AsIs(f"'{value}'"))
-register_adapter(dict, lambda value: extras.Json(value, dumps=lambda obj: orjson.dumps(obj).decode()))
-
 db = Database(None)
-
-
-@contextmanager
-def transaction() -> Iterator[None]:
-    """One transaction; inside another one, simply part of it: there are no savepoints to half-undo a use case."""
-    if not db.in_transaction():
-        with db.transaction():
-            yield
-        return
-    db.joined += 1
-    try:
-        yield
-    finally:
-        db.joined -= 1
-
-
-@contextmanager
-def patience(seconds: float) -> Iterator[None]:
-    """One transaction whose statements may each take so long: for what has to read whole tables."""
-    with transaction():
-        db.execute_sql("SET LOCAL statement_timeout = %s", (int(seconds * 1000),))
-        usual, _budget.seconds = _budget.seconds, seconds + _DEADLINE_SLACK_S
-        try:
-            yield
-        finally:
-            _budget.seconds = usual
-
-
-def atomic(use_case: Callable[P, R]) -> Callable[P, R]:
-    """The whole function is one transaction: it commits when the function returns and leaves nothing when it raises."""
-
-    @functools.wraps(use_case)
-    def whole(*args: P.args, **kwargs: P.kwargs) -> R:
-        with transaction():
-            return use_case(*args, **kwargs)
-
-    return whole
 
 
 def refuse_superuser() -> None:
