@@ -102,6 +102,11 @@ class RefundView(View):
     updated_at: datetime
 
 
+class RefundQuery(PageQuery):
+    status: RefundStatus | None = None
+    customer_id: Id | None = None
+
+
 class RequestRefund(Input):
     amount: Annotated[Amount | None, Field(description="All that is left, unless given")] = None
     currency: Annotated[Currency | None, Field(description="The payment's, if given")] = None
@@ -157,7 +162,7 @@ def show(payment_id: UUID) -> Answer:
 @operation("payments.read", query=PageQuery, answer=RefundView, listed=True)
 def refunds_of_payment(payment_id: UUID, query: PageQuery) -> Answer:
     """List a payment's refunds, newest first."""
-    shaped = page(query, refunds.listed, _shape_refund, actor=g.actor, payment_id=payment_id)
+    shaped = page(query, refunds.of_payment, _shape_refund, actor=g.actor, payment_id=payment_id)
     return page_answer(shaped)
 
 
@@ -178,6 +183,14 @@ def request_refund(payment_id: UUID, body: RequestRefund) -> Answer:
     """
     refund = refunds.request(g.actor, payment_id, amount=body.amount, currency=body.currency, reason=body.reason)
     return _refund(refund.id, 201, location=f"/v1/refunds/{refund.id}")
+
+
+@bp.get("/v1/refunds")
+@operation("payments.read", query=RefundQuery, answer=RefundView, listed=True)
+def index_refunds(query: RefundQuery) -> Answer:
+    """List refunds, newest first: with `status=requested` those that wait for a second person."""
+    asked = {"status": query.status, "customer_id": query.customer_id}
+    return page_answer(page(query, refunds.listed, _shape_refund, actor=g.actor, **asked))
 
 
 @bp.get("/v1/refunds/<uuid:refund_id>")

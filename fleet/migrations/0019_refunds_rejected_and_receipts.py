@@ -42,6 +42,7 @@ BEGIN
   RETURN NEW;
 END $$;
 INSERT INTO lifecycle_transition VALUES ('refund','requested','rejected');
+CREATE INDEX refund_by_status ON refund (status, id DESC);
 """
 
 # NOT VALID: what is there tells of no payment, so there is nothing to look through under the table's lock.

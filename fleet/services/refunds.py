@@ -15,7 +15,16 @@ from fleet.services import audit, events, outbox, payments
 Document = dict[str, Any]
 
 
-def listed(actor: Actor, *, after: UUID | None, limit: int, payment_id: UUID) -> list[Document]:
+def listed(
+    actor: Actor, *, after: UUID | None, limit: int, status: str | None = None, customer_id: UUID | None = None
+) -> list[Document]:
+    """A page of the refunds whose payments the actor may see, newest first."""
+    asked = {"refund.status": status, "payment.customer_id": customer_id}
+    conditions = [Condition(f"{column} = %s", (value,)) for column, value in asked.items() if value is not None]
+    return REFUNDS.page([payments_seen_by(actor), *conditions], after=after, limit=limit)
+
+
+def of_payment(actor: Actor, *, after: UUID | None, limit: int, payment_id: UUID) -> list[Document]:
     """A page of a payment's refunds, newest first. Raises NotFound."""
     payments.shown(actor, payment_id)
     return REFUNDS.page([Condition("refund.payment_id = %s", (payment_id,))], after=after, limit=limit)

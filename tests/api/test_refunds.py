@@ -5,7 +5,7 @@ import pytest
 
 from fleet.db import db
 from tests.books import SCRATCH, issued
-from tests.cast import Cast
+from tests.cast import Cast, Person
 from tests.money import card_payment, give_back, given_back, id_of, paid
 
 LIMIT = 50_000
@@ -175,6 +175,24 @@ def test_what_is_no_refund_is_refused(cast: Cast, body: dict[str, object]) -> No
 def test_a_refund_is_in_the_currency_of_its_payment(cast: Cast) -> None:
     refused = give_back(cast.agent, paid(cast, issued(cast)), amount=5, currency="USD")
     assert (refused.status_code, refused.json["errors"][0]["field"]) == (422, "currency")
+
+
+def test_refunds_are_listed_by_what_they_wait_for_and_whose_they_are(cast: Cast) -> None:
+    waiting = given_back(cast, dear(cast), amount=LIMIT + 1)
+    gone = given_back(cast, paid(cast, issued(cast)), amount=5, reason="Cross")
+
+    def found(person: Person, query: str = "") -> list[str]:
+        return [f"/v1/refunds/{row['id']}" for row in person.get(f"/v1/refunds{query}").json["data"]]
+
+    assert found(cast.manager) == found(cast.ana) == [gone, waiting]
+    assert found(cast.manager, "?status=requested") == [waiting]
+    assert found(cast.manager, f"?customer_id={cast.ana.customer_id}&status=settled") == [gone]
+    assert found(cast.manager, f"?customer_id={cast.ben.customer_id}") == found(cast.ben) == []
+    assert found(cast.ben, f"?customer_id={cast.ana.customer_id}") == []
+    assert [row["reason"] for row in cast.ana.get("/v1/refunds").json["data"]] == [None, None]
+    first = cast.manager.get("/v1/refunds?limit=1").json
+    assert found(cast.manager, f"?limit=1&cursor={first['next_cursor']}") == [waiting]
+    assert cast.manager.get("/v1/refunds?status=lost").status_code == 422
 
 
 def test_customers_see_their_refunds_and_ask_for_none(cast: Cast) -> None:

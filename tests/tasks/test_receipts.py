@@ -72,14 +72,14 @@ def test_the_mail_tells_it_in_the_customers_language(
 ) -> None:
     db.execute_sql("UPDATE customer SET language = %s WHERE id = %s", (tag, cast.ana.customer_id))
     invoice = issued(cast)
-    payment = pay(cast.agent, invoice, 7070, reference="Kept among the staff").headers["Location"]
+    payment = pay(cast.agent, invoice, 7070, reference="Transfer 4711").headers["Location"]
     [letter] = promised()
     consumers.payment_received([letter])
     [mail] = post.mails
     assert (mail.to, mail.subject, mail.unsubscribe_url) == (cast.ana.email, subject.format(invoice.number), None)
     for said in (mail.text, mail.html):
         assert all(part in said for part in (*told, f"{invoice.number}"))
-        assert "Kept among the staff" not in said
+        assert "Transfer 4711" not in said
     assert f'<html lang="{tag}">' in mail.html
     kept = Notification.get(Notification.id == letter)
     assert (kept.kind, kept.status, kept.payment_id, kept.invoice_id) == ("payment_received", "sent", id_of(payment), None)
