@@ -79,22 +79,22 @@ def _guard(declared: Operation, route: Route, path: dict[str, Any]) -> Answer:
     if declared.permission == PUBLIC:
         g.actor = None
         if not declared.unlimited:
-            _count_address(declared.counted_in, declared)
+            _count_address(declared.counted_in, _cost(declared))
         return _serve(declared, route, path)
     actor = _remembered()
     if actor is not None:
         with suppress(AssumptionFailed), actors.assumed(actor):
             return _serve_as(actor, declared, route, path)
     g.actor = None  # whom we remembered did not act
-    return _serve_as(_authenticate(declared), declared, route, path)
+    return _serve_as(_authenticate(), declared, route, path)
 
 
 def _serve_as(actor: Actor, declared: Operation, route: Route, path: dict[str, Any]) -> Answer:
     if g.get("standing") is None:  # once a request, though it may be served over
         if declared.tier == limits.AUTH_STRICT:
-            _count_address(declared.tier, declared)
+            _count_address(declared.tier, _cost(declared))
         else:
-            _count(declared.tier, actor.name, declared)
+            _count(declared.tier, actor.name, _cost(declared))
     g.actor = actor
     actor.must(declared.permission)
     return _serve(declared, route, path)
@@ -141,7 +141,7 @@ def _remembered() -> Actor | None:
         return None
 
 
-def _authenticate(declared: Operation) -> Actor:
+def _authenticate() -> Actor:
     credential = _credential()
     try:
         if not credential:
@@ -150,7 +150,7 @@ def _authenticate(declared: Operation) -> Actor:
             return actors.of_api_key(credential)
         return actors.of_session(_claims(credential))
     except errors.Unauthenticated:
-        _count_address(limits.PUBLIC, declared)
+        _count_address(limits.PUBLIC)  # whatever the operation costs: it was not begun
         raise
 
 
@@ -165,16 +165,20 @@ def _claims(token: str) -> Claims:
     return claims
 
 
-def _count(tier: str, caller: str, declared: Operation) -> None:
-    """Count the call, as heavy as it is. Raises RateLimited. The headers of every answer come from `g.standing`."""
-    counter = current_app.extensions["fleet"].limits
-    g.standing = counter.check(tier, caller, cost=counter.costs.get(request.endpoint, declared.cost))
+def _count(tier: str, caller: str, cost: int) -> None:
+    """Count the call. Raises RateLimited. The headers of every answer come from `g.standing`."""
+    g.standing = current_app.extensions["fleet"].limits.check(tier, caller, cost=cost)
     if g.standing is not None and g.standing.refused:
         raise limits.refusal(g.standing)
 
 
-def _count_address(tier: str, declared: Operation) -> None:
-    _count(tier, network_of(client_address()), declared)
+def _count_address(tier: str, cost: int = 1) -> None:
+    _count(tier, network_of(client_address()), cost)
+
+
+def _cost(declared: Operation) -> int:
+    costs: dict[str, int] = current_app.extensions["fleet"].limits.costs
+    return costs.get(request.endpoint or "", declared.cost)
 
 
 # --- what they say ----------------------------------------------------------------------------------------------------

@@ -136,7 +136,7 @@ class Limits:
         spans = self._tiers[tier]
         cost = min(cost, spans.limit, spans.most)
         # The limit is part of the key: where it was changed, a new window begins.
-        key = f"fleet-limit:{tier}:{spans.limit}-{spans.span_ms}:{caller}"
+        key = f"fleet-limit:{tier}:{spans.limit}-{spans.span_ms // 1000}:{caller}"
         taken, remaining, wait_ms = self._taken(key, spans, cost)
         everybody = taken < 0
         longest_ms = spans.most_span_ms if everybody else spans.span_ms

@@ -9,6 +9,7 @@ from tasks import consumer, delivery
 POST_INVOICE = "accounting.post_invoice"
 POST_PAYMENT = "accounting.post_payment"
 POST_REFUND = "accounting.post_refund"
+POST_REJECTION = "accounting.post_rejection"
 POST_DISPUTE = "accounting.post_dispute"
 
 
@@ -28,6 +29,12 @@ def post_payment(ids: list[str]) -> None:
 def post_refund(ids: list[str]) -> None:
     """Post refunds as far as they have come."""
     _post(POST_REFUND, ids, postings.post_refunds)
+
+
+@consumer(POST_REJECTION)
+def post_rejection(ids: list[str]) -> None:
+    """Post refunds that were rejected. A topic of its own, for a worker of the release before would leave that out."""
+    _post(POST_REJECTION, ids, postings.post_refunds)
 
 
 @consumer(POST_DISPUTE)

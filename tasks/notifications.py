@@ -70,6 +70,12 @@ def invoice_issued(ids: list[str]) -> None:
     _send("notifications.invoice_issued", ids)
 
 
+@consumer("notifications.payment_received")
+def payment_received(ids: list[str]) -> None:
+    """Send customers the receipt of what they paid."""
+    _send("notifications.payment_received", ids)
+
+
 @consumer("notifications.payment_refunded")
 def payment_refunded(ids: list[str]) -> None:
     """Tell customers that they got money back."""

@@ -22,7 +22,7 @@ Channel = Literal["email", "sms"]
 Status = Literal["sending", "failed", "sent", "unknown", "skipped"]
 Kind = Literal[
     "rental_held", "rental_reserved", "rental_changed", "rental_cancelled", "rental_expired", "rental_reminder",
-    "rental_overdue", "rental_no_show", "invoice_issued", "payment_refunded",
+    "rental_overdue", "rental_no_show", "invoice_issued", "payment_received", "payment_refunded",
 ]  # fmt: skip
 Token = Annotated[str, StringConstraints(min_length=1, max_length=unsubscribing.MAX_LENGTH)]
 # The page needs no script and no style; its one form goes back to where it came from.
@@ -38,6 +38,7 @@ class NotificationView(View):
     customer_id: UUID | None
     rental_id: UUID | None
     invoice_id: UUID | None
+    payment_id: UUID | None
     refund_id: UUID | None
     status: Status
     reason: Literal["erased", "outdated", "not_wanted", "no_number"] | None

@@ -20,7 +20,7 @@ bp = Blueprint("payments", __name__)
 
 Method = Literal["cash", "bank_transfer", "wallet", "card"]
 PaymentStatus = Literal["pending", "captured", "failed", "disputed", "lost"]
-RefundStatus = Literal["requested", "approved", "sent", "settled", "failed"]
+RefundStatus = Literal["requested", "approved", "rejected", "sent", "settled", "failed"]
 
 
 def _no_card_number(text: str) -> str:
@@ -80,7 +80,7 @@ class CreatePayment(Input):
 
 
 class RefundView(View):
-    """Money that goes back the way it came."""
+    """Money that goes back the way it came. The staff's words, `reason` and `rejection_reason`, are shown to staff only."""
 
     id: UUID
     status: RefundStatus
@@ -92,6 +92,8 @@ class RefundView(View):
     needs_approval: bool
     failure_code: str | None
     approved_at: datetime | None
+    rejected_at: datetime | None
+    rejection_reason: str | None
     sent_at: datetime | None
     settled_at: datetime | None
     failed_at: datetime | None
@@ -100,10 +102,19 @@ class RefundView(View):
     updated_at: datetime
 
 
+class RefundQuery(PageQuery):
+    status: RefundStatus | None = None
+    customer_id: Id | None = None
+
+
 class RequestRefund(Input):
     amount: Annotated[Amount | None, Field(description="All that is left, unless given")] = None
     currency: Annotated[Currency | None, Field(description="The payment's, if given")] = None
     reason: Words | None = None
+
+
+class RejectRefund(Input):
+    reason: Words
 
 
 @bp.get("/v1/payments")
@@ -151,7 +162,7 @@ def show(payment_id: UUID) -> Answer:
 @operation("payments.read", query=PageQuery, answer=RefundView, listed=True)
 def refunds_of_payment(payment_id: UUID, query: PageQuery) -> Answer:
     """List a payment's refunds, newest first."""
-    shaped = page(query, refunds.listed, lambda row: shape(RefundView, row), actor=g.actor, payment_id=payment_id)
+    shaped = page(query, refunds.of_payment, _shape_refund, actor=g.actor, payment_id=payment_id)
     return page_answer(shaped)
 
 
@@ -172,6 +183,14 @@ def request_refund(payment_id: UUID, body: RequestRefund) -> Answer:
     """
     refund = refunds.request(g.actor, payment_id, amount=body.amount, currency=body.currency, reason=body.reason)
     return _refund(refund.id, 201, location=f"/v1/refunds/{refund.id}")
+
+
+@bp.get("/v1/refunds")
+@operation("payments.read", query=RefundQuery, answer=RefundView, listed=True)
+def index_refunds(query: RefundQuery) -> Answer:
+    """List refunds, newest first: with `status=requested` those that wait for a second person."""
+    asked = {"status": query.status, "customer_id": query.customer_id}
+    return page_answer(page(query, refunds.listed, _shape_refund, actor=g.actor, **asked))
 
 
 @bp.get("/v1/refunds/<uuid:refund_id>")
@@ -195,9 +214,29 @@ def approve_refund(refund_id: UUID) -> Answer:
     return _refund(refund_id)
 
 
+@bp.post("/v1/refunds/<uuid:refund_id>/reject")
+@operation(
+    "refunds.approve",
+    body=RejectRefund,
+    answer=RefundView,
+    if_match=True,
+    idempotent=True,
+    problems=("invalid_state",),
+)
+def reject_refund(refund_id: UUID, body: RejectRefund) -> Answer:
+    """Reject a refund that nobody has approved yet. Its amount can be given back again."""
+    refunds.reject(g.actor, refund_id, reason=body.reason, expected_version=if_match(required=False))
+    return _refund(refund_id)
+
+
 def _refund(refund_id: UUID, status: int = 200, *, location: str | None = None) -> Answer:
     found = refunds.shown(g.actor, refund_id)
-    return answer(shape(RefundView, found), status, version=found["version"], location=location)
+    return answer(_shape_refund(found), status, version=found["version"], location=location)
+
+
+def _shape_refund(row: dict[str, Any]) -> dict[str, Any]:
+    shaped = shape(RefundView, row)
+    return shaped if g.actor.can("payments.read_all") else {**shaped, "reason": None, "rejection_reason": None}
 
 
 def _created(payment: dict[str, Any], client_secret: str | None = None) -> StoredAnswer:

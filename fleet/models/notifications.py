@@ -21,6 +21,7 @@ class Notification(Model):
     customer_id = peewee.UUIDField(null=True)
     rental_id = peewee.UUIDField(null=True)
     invoice_id = peewee.UUIDField(null=True)
+    payment_id = peewee.UUIDField(null=True)
     refund_id = peewee.UUIDField(null=True)
     status = peewee.TextField()
     reason = peewee.TextField(null=True)
@@ -47,8 +48,8 @@ NOTIFICATIONS = Listing(
     columns={
         name: f"notification.{name}"
         for name in (
-            "id", "kind", "channel", "customer_id", "rental_id", "invoice_id", "refund_id", "status", "reason", "created_at",
-            "attempted_at", "sent_at",
+            "id", "kind", "channel", "customer_id", "rental_id", "invoice_id", "payment_id", "refund_id", "status", "reason",
+            "created_at", "attempted_at", "sent_at",
         )
     },
     source="notification",
@@ -60,8 +61,9 @@ NOTIFICATIONS = Listing(
 # One row decides who sends: of two workers with the same letter one gets an answer back, the other nothing. A claim that is
 # older than any living worker's could be is anybody's again. The answer says whether it is the first.
 CLAIM_LETTER = """
-INSERT INTO notification (id, kind, channel, customer_id, rental_id, invoice_id, refund_id, status, reason)
-VALUES (%(id)s, %(kind)s, %(channel)s, %(customer_id)s, %(rental_id)s, %(invoice_id)s, %(refund_id)s, %(status)s, %(reason)s)
+INSERT INTO notification (id, kind, channel, customer_id, rental_id, invoice_id, payment_id, refund_id, status, reason)
+VALUES (%(id)s, %(kind)s, %(channel)s, %(customer_id)s, %(rental_id)s, %(invoice_id)s, %(payment_id)s, %(refund_id)s,
+    %(status)s, %(reason)s)
 ON CONFLICT (id) DO UPDATE SET status = excluded.status, reason = excluded.reason, attempted_at = now()
 WHERE notification.status = 'failed'
     OR (notification.status = 'sending' AND notification.attempted_at < now() - interval '1 second' * %(claim_s)s)
@@ -108,6 +110,17 @@ WHERE i.id = %s AND i.status <> 'draft'
 INVOICE_LINES_TOLD = """
 SELECT description, quantity, unit_amount, net_amount, tax_bps, tax_amount
 FROM invoice_line WHERE invoice_id = %s ORDER BY position
+"""
+PAYMENT_TOLD = f"""
+SELECT {_ADDRESSEE}, {_TIMEZONE}, i.number, r.number, m.captured_at, m.amount, m.currency, m.method,
+    i.total_amount - i.settled_amount - i.credited_amount
+FROM payment m
+JOIN invoice i ON i.id = m.invoice_id
+JOIN customer c ON c.id = m.customer_id
+LEFT JOIN notification_preference p ON p.customer_id = c.id
+LEFT JOIN rental r ON r.id = i.rental_id
+LEFT JOIN branch pickup ON pickup.id = r.pickup_branch_id
+WHERE m.id = %s AND m.captured_at IS NOT NULL
 """
 REFUND_TOLD = f"""
 SELECT {_ADDRESSEE}, {_TIMEZONE}, i.number, r.number, f.settled_at, f.amount, m.currency, m.method

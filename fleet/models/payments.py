@@ -45,6 +45,9 @@ class Refund(Versioned):
     requested_by = peewee.UUIDField()
     approved_by = peewee.UUIDField(null=True)
     approved_at = DateTimeTZField(null=True)
+    rejected_by = peewee.UUIDField(null=True)
+    rejected_at = DateTimeTZField(null=True)
+    rejection_reason = peewee.TextField(null=True)
     sent_at = DateTimeTZField(null=True)
     settled_at = DateTimeTZField(null=True)
     failed_at = DateTimeTZField(null=True)
@@ -85,8 +88,8 @@ REFUNDS = Listing(
         **{
             name: f"refund.{name}"
             for name in (
-                "id", "status", "payment_id", "amount", "reason", "needs_approval", "failure_code", "approved_at", "sent_at",
-                "settled_at", "failed_at", "version", "created_at", "updated_at",
+                "id", "status", "payment_id", "amount", "reason", "needs_approval", "failure_code", "approved_at",
+                "rejected_at", "rejection_reason", "sent_at", "settled_at", "failed_at", "version", "created_at", "updated_at",
             )
         },
         "currency": "payment.currency",
@@ -137,7 +140,7 @@ ORDER BY p.id
 """
 REFUNDS_TO_POST = """
 SELECT r.id, i.number, p.currency, p.method, r.amount, (r.created_at AT TIME ZONE 'UTC')::date,
-    (r.settled_at AT TIME ZONE 'UTC')::date, (r.failed_at AT TIME ZONE 'UTC')::date
+    (r.settled_at AT TIME ZONE 'UTC')::date, (r.failed_at AT TIME ZONE 'UTC')::date, (r.rejected_at AT TIME ZONE 'UTC')::date
 FROM refund r JOIN payment p ON p.id = r.payment_id JOIN invoice i ON i.id = p.invoice_id
 WHERE r.id = ANY(%s::uuid[])
 ORDER BY r.id

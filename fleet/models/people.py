@@ -112,7 +112,8 @@ NOTIFICATIONS_OF_PERSON = Listing(
     columns={
         name: f"notification.{name}"
         for name in (
-            "id", "kind", "channel", "rental_id", "invoice_id", "refund_id", "status", "reason", "created_at", "sent_at",
+            "id", "kind", "channel", "rental_id", "invoice_id", "payment_id", "refund_id", "status", "reason", "created_at",
+            "sent_at",
         )
     },
     source="notification",

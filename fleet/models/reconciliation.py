@@ -55,7 +55,8 @@ WITH RECURSIVE undo AS (
     CROSS JOIN LATERAL (VALUES
         ('requested', true, %(credits)s, %(payable)s),
         ('settled', r.settled_at IS NOT NULL, %(payable)s, till.account),
-        ('failed', r.failed_at IS NOT NULL, %(payable)s, %(credits)s)
+        ('failed', r.failed_at IS NOT NULL, %(payable)s, %(credits)s),
+        ('rejected', r.rejected_at IS NOT NULL, %(payable)s, %(credits)s)
     ) AS event (name, happened, debit, credit) WHERE event.happened
     UNION ALL
     SELECT 'dispute', d.id, event.name, p.currency, d.amount, event.debit, event.credit, event.fee
@@ -99,7 +100,8 @@ WHERE CASE e.source_type
     WHEN 'invoice' THEN i.id IS NULL OR e.event <> 'issued'
     WHEN 'payment' THEN p.captured_at IS NULL OR e.event <> 'captured'
     WHEN 'refund' THEN r.id IS NULL OR CASE e.event
-        WHEN 'requested' THEN false WHEN 'settled' THEN r.settled_at IS NULL WHEN 'failed' THEN r.failed_at IS NULL ELSE true
+        WHEN 'requested' THEN false WHEN 'settled' THEN r.settled_at IS NULL WHEN 'failed' THEN r.failed_at IS NULL
+        WHEN 'rejected' THEN r.rejected_at IS NULL ELSE true
     END
     WHEN 'dispute' THEN d.id IS NULL OR NOT (e.event = 'opened' OR (e.event = d.status AND d.closed_at IS NOT NULL))
     WHEN 'manual' THEN e.source_id <> e.id OR e.event <> 'posted'
@@ -167,7 +169,7 @@ WHERE i.settled_amount <> coalesce(p.captured, 0) OR i.pending_amount <> coalesc
 
 PAYMENTS_NOT_REFUNDED_BY_THEIR_REFUNDS = """
 SELECT count(*) FROM payment p LEFT JOIN (
-    SELECT payment_id, sum(amount) AS amount FROM refund WHERE status <> 'failed' GROUP BY payment_id
+    SELECT payment_id, sum(amount) AS amount FROM refund WHERE status NOT IN ('failed', 'rejected') GROUP BY payment_id
 ) r ON r.payment_id = p.id
 WHERE p.refunded_amount <> coalesce(r.amount, 0)
 """

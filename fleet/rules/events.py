@@ -23,7 +23,10 @@ TYPES = (
 )  # fmt: skip
 
 _RENTED = ("plate_number", "make", "model")
-PRIVATE = {"customer", "first_name", "last_name", "notes", "cancel_reason", "description", "memo", "reference", "reason"}
+PRIVATE = {
+    "customer", "first_name", "last_name", "notes", "cancel_reason", "description", "memo", "reference", "reason",
+    "rejection_reason",
+}  # fmt: skip
 
 
 def of_rental(row: Mapping[str, Any]) -> Data:

@@ -61,6 +61,21 @@ class InvoiceTold:
 
 
 @dataclass(frozen=True, slots=True)
+class PaymentTold:
+    """What the receipt of a payment says; `number` is that of the invoice, `left` what is still to pay on it."""
+
+    first_name: str
+    timezone: str
+    number: str
+    rental_number: str | None
+    captured_at: datetime
+    amount: int
+    currency: str
+    method: str
+    left: int
+
+
+@dataclass(frozen=True, slots=True)
 class RefundTold:
     """What the letter about a refund says; `number` is that of the invoice, `method` the way the money came and goes back."""
 
@@ -129,6 +144,19 @@ def of_invoice(told: InvoiceTold, language: Language) -> Letter:
     return _letter("invoice_issued", language, told.first_name, told.number, rows, lines=lines)
 
 
+def of_payment(told: PaymentTold, language: Language) -> Letter:
+    """How much was paid for which invoice, when and in which way, and what is left to pay, if anything is."""
+    rows = {
+        "paid": language.money(told.amount, told.currency),
+        "method": language.phrase("methods", told.method),
+        "date": language.day(told.captured_at, told.timezone),
+        "invoice": told.number,
+        "rental": told.rental_number,
+        "left": language.money(told.left, told.currency) if told.left > 0 else None,
+    }
+    return _letter("payment_received", language, told.first_name, told.number, rows)
+
+
 def of_refund(told: RefundTold, language: Language) -> Letter:
     """How much of which invoice went back, when and in which way."""
     rows = {
@@ -153,6 +181,7 @@ ROWS = {
     "rental_overdue": ("booking", "vehicle", "due_back", "dropoff"),
     "rental_no_show": _BOOKING,
     "invoice_issued": ("date", "rental", "net", "tax", "total", "due"),
+    "payment_received": ("paid", "method", "date", "invoice", "rental", "left"),
     "payment_refunded": ("refunded", "method", "date", "invoice", "rental"),
 }
 _LINES_COME_BEFORE = "net"

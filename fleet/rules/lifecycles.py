@@ -116,8 +116,9 @@ payment = Lifecycle(
 refund = Lifecycle(
     "refund",
     {
-        "requested": frozenset({"approved"}),
+        "requested": frozenset({"approved", "rejected"}),
         "approved": frozenset({"sent"}),
+        "rejected": frozenset(),
         "sent": frozenset({"settled", "failed"}),
         "settled": frozenset(),
         "failed": frozenset(),

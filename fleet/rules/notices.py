@@ -39,6 +39,7 @@ KINDS = {
         _kind("rental_overdue", "active", sms=True),
         _kind("rental_no_show", required=True),
         _kind("invoice_issued", required=True),
+        _kind("payment_received", required=True),
         _kind("payment_refunded", required=True),
     )
 }

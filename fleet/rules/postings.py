@@ -205,6 +205,11 @@ def refund_failed(refunded: int) -> list[PostingLine]:
     return reversed_lines(refund_requested(refunded))
 
 
+def refund_rejected(refunded: int) -> list[PostingLine]:
+    """Nobody wanted to pay it: it is the customer's credit again."""
+    return reversed_lines(refund_requested(refunded))
+
+
 def dispute_opened(disputed: int, fee: int) -> list[PostingLine]:
     """The cardholder's bank took the money back, and a fee with it: the customer owes it again."""
     lines = [PostingLine(RECEIVABLE, "debit", disputed)]

@@ -26,7 +26,7 @@ from fleet.models.base import Condition
 from fleet.models.notifications import NOTIFICATIONS, Notification
 from fleet.rules import letters
 from fleet.rules.languages import Language, offered
-from fleet.rules.letters import Letter, RefundTold, RentalTold
+from fleet.rules.letters import Letter, PaymentTold, RefundTold, RentalTold
 from fleet.rules.notices import KINDS, is_wanted
 from fleet.services import invoice_documents, outbox, preferences
 from fleet.services.outbox import Message
@@ -129,7 +129,7 @@ def _attempt(message: Message, notice: Notice, channel: str, hand_over: Callable
 
 def _claim(message: Message, notice: Notice, channel: str, against: str | None) -> bool:
     """Make the letter ours, or nobody's where something speaks against it; False when it is another's or has ended."""
-    about = {"rental_id": None, "invoice_id": None, "refund_id": None, f"{message.aggregate_type}_id": message.aggregate_id}
+    nothing = dict.fromkeys(("rental_id", "invoice_id", "payment_id", "refund_id"))
     values = {
         "id": message.id,
         "kind": notice.kind,
@@ -138,7 +138,8 @@ def _claim(message: Message, notice: Notice, channel: str, against: str | None) 
         "status": "skipped" if against else "sending",
         "reason": against,
         "claim_s": CLAIM_S,
-        **about,
+        **nothing,
+        f"{message.aggregate_type}_id": message.aggregate_id,
     }
     if channel == "sms" or not _goes_by_sms(notice):
         return db.one(models.CLAIM_LETTER, values) is not None
@@ -199,7 +200,7 @@ def _mail(message: Message, notice: Notice) -> Mail:
 
 
 def _notice(message: Message, kind: str) -> Notice:
-    of = {"invoice": _of_invoice, "refund": _of_refund}.get(message.aggregate_type, _of_rental)
+    of = {"invoice": _of_invoice, "payment": _of_payment, "refund": _of_refund}.get(message.aggregate_type, _of_rental)
     return of(kind, message)
 
 
@@ -235,6 +236,16 @@ def _of_invoice(kind: str, message: Message) -> Notice:
     paper = Attachment(f"{found.told.number}.pdf", "pdf", invoice_documents.drawn(found.sheet))
     chosen = {"email": found.by_email, "sms": found.by_sms}
     return Notice(kind, found.customer_id, found.email, found.phone, found.erased, chosen, False, letter, (paper,))
+
+
+def _of_payment(kind: str, message: Message) -> Notice:
+    rows = db.recurring(models.PAYMENT_TOLD, (message.aggregate_id,))
+    if not rows:
+        raise NothingToTell("no such payment is captured")
+    customer_id, first_name, email, phone, tag, erased, by_email, by_sms, *facts = rows[0]
+    chosen = {"email": by_email, "sms": by_sms}
+    letter = letters.of_payment(PaymentTold(first_name, *facts), _language(tag))
+    return Notice(kind, customer_id, email, phone, erased, chosen, False, letter)
 
 
 def _of_refund(kind: str, message: Message) -> Notice:

@@ -117,10 +117,11 @@ def payment_of(actor: Actor, invoice: Invoice, wish: Wish, **state: Any) -> Paym
 
 
 def settle_invoice(invoice: Invoice, payment: Payment) -> None:
-    """Count what was captured on its locked invoice, which is paid when nothing is left; promise the entry and tell of it."""
+    """Count what was captured on its locked invoice, which is paid when nothing is left; promise its entry and its receipt."""
     pending = invoice.pending_amount - (payment.amount if payment.method == CARD else 0)
     settled = invoice.settled_amount + payment.amount
     status = "paid" if settled + invoice.credited_amount == invoice.total_amount else invoice.status
     invoice.change(settled_amount=settled, pending_amount=pending, status=status)
     outbox.promise("accounting.post_payment", "payment", payment.id)
+    outbox.promise("notifications.payment_received", "payment", payment.id)
     events.of_payment(payment.id)

@@ -28,15 +28,18 @@ def post_payments(payment_ids: list[UUID]) -> int:
 
 @atomic
 def post_refunds(refund_ids: list[UUID]) -> int:
-    """Post as much of each refund as has happened by now: requested, and then settled or failed."""
+    """Post as much of each refund as has happened by now: requested, and then settled, failed or rejected."""
     entries: list[Entry] = []
-    for refund_id, number, currency, method, amount, asked, settled, failed in db.rows(REFUNDS_TO_POST, (list(refund_ids),)):
+    for refund_id, number, currency, method, amount, asked, *ended in db.rows(REFUNDS_TO_POST, (list(refund_ids),)):
+        settled, failed, rejected = ended
         memo = f"Refund on {number}"
         told = [("requested", asked, memo, postings.refund_requested(amount))]
         if settled:
             told.append(("settled", settled, memo, postings.refund_settled(method, amount)))
         if failed:
             told.append(("failed", failed, f"Failed: {memo}", postings.refund_failed(amount)))
+        if rejected:
+            told.append(("rejected", rejected, f"Rejected: {memo}", postings.refund_rejected(amount)))
         entries += _entries("refund", refund_id, currency, told)
     return _written(entries)
 

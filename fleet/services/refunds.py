@@ -10,12 +10,21 @@ from fleet.errors import Conflict, Forbidden, Invalid, InvalidState, NotFound
 from fleet.models.base import Condition
 from fleet.models.payments import CARD, REFUNDS, Payment, Refund, payment_for_update, payments_seen_by
 from fleet.rules import lifecycles
-from fleet.services import events, outbox, payments
+from fleet.services import audit, events, outbox, payments
 
 Document = dict[str, Any]
 
 
-def listed(actor: Actor, *, after: UUID | None, limit: int, payment_id: UUID) -> list[Document]:
+def listed(
+    actor: Actor, *, after: UUID | None, limit: int, status: str | None = None, customer_id: UUID | None = None
+) -> list[Document]:
+    """A page of the refunds whose payments the actor may see, newest first."""
+    asked = {"refund.status": status, "payment.customer_id": customer_id}
+    conditions = [Condition(f"{column} = %s", (value,)) for column, value in asked.items() if value is not None]
+    return REFUNDS.page([payments_seen_by(actor), *conditions], after=after, limit=limit)
+
+
+def of_payment(actor: Actor, *, after: UUID | None, limit: int, payment_id: UUID) -> list[Document]:
     """A page of a payment's refunds, newest first. Raises NotFound."""
     payments.shown(actor, payment_id)
     return REFUNDS.page([Condition("refund.payment_id = %s", (payment_id,))], after=after, limit=limit)
@@ -69,6 +78,30 @@ def approve(actor: Actor, refund_id: UUID, *, expected_version: int | None) -> R
     if payment.status != "captured":
         raise InvalidState(f"The payment is {payment.status}")
     _approve(payment, refund, by=actor.user_id, expected_version=expected_version)
+    _note(actor, "refunds.approve", refund, "approved")
+    return refund
+
+
+@atomic
+def reject(actor: Actor, refund_id: UUID, *, reason: str, expected_version: int | None) -> Refund:
+    """Refuse a refund that nobody has approved yet: what it would have given back can be given back again.
+
+    Whoever asked for it may do so too, for no money moves. The payment's lock decides between this and an approval at the
+    same moment. Raises NotFound, InvalidState, VersionConflict.
+    """
+    payment = payment_for_update(shown(actor, refund_id)["payment_id"])
+    refund: Refund = Refund.get_by_id(refund_id)
+    lifecycles.refund.check(refund.status, "rejected")
+    refund.change(
+        status="rejected",
+        rejected_by=actor.user_id,
+        rejected_at=clock.now(),
+        rejection_reason=reason,
+        expected_version=expected_version,
+    )
+    payment.change(refunded_amount=payment.refunded_amount - refund.amount)
+    outbox.promise("accounting.post_rejection", "refund", refund.id)
+    _note(actor, "refunds.reject", refund, "rejected", reason=reason)
     return refund
 
 
@@ -78,6 +111,12 @@ def settle(refund: Refund) -> None:
     outbox.promise("accounting.post_refund", "refund", refund.id)
     outbox.promise("notifications.payment_refunded", "refund", refund.id)
     events.of_refund(refund.id)
+
+
+def _note(actor: Actor, action: str, refund: Refund, decided: str, **said: Any) -> None:
+    """Into the audit log: who decided about how much."""
+    about = {"payment_id": refund.payment_id, "amount": refund.amount}
+    audit.record(actor, action, "refund", refund.id, before={"status": "requested"}, after={"status": decided, **about, **said})
 
 
 def _approve(payment: Payment, refund: Refund, *, by: UUID | None, expected_version: int | None = None) -> None:

@@ -21,8 +21,8 @@ from tests.cast import Answer, Cast, Person, insert, request
 from tests.money import given_back, id_of, paid
 
 NOTIFICATIONS = "/v1/notifications"
-# Required by the rules and not by the database, for releases that do not know it write rows too (migration 0013).
-NOT_HELD_TO = frozenset({"payment_refunded"})
+# Required by the rules and not by the database, for releases that do not know it write rows too (migrations 0013, 0019).
+NOT_HELD_TO = frozenset({"payment_received", "payment_refunded"})
 
 
 def told(cast: Cast, **values: Any) -> str:
@@ -48,8 +48,8 @@ class TestList:
         one = told(cast)
         [shown] = cast.agent.get(NOTIFICATIONS).json["data"]
         assert set(shown) == {
-            "id", "kind", "channel", "customer_id", "rental_id", "invoice_id", "refund_id", "status", "reason", "created_at",
-            "attempted_at", "sent_at",
+            "id", "kind", "channel", "customer_id", "rental_id", "invoice_id", "payment_id", "refund_id", "status", "reason",
+            "created_at", "attempted_at", "sent_at",
         }  # fmt: skip
         assert (shown["id"], shown["kind"], shown["status"]) == (one, "rental_reserved", "sent")
 
@@ -152,11 +152,19 @@ class TestPreferences:
         """Also the release before writes such rows, while it runs beside this one."""
         Preference.create(customer_id=cast.ana.customer_id, email_kinds=sorted(REQUIRED - NOT_HELD_TO), sms_kinds=[])
         shown = cast.ana.get(preferences_of(cast.ana)).json["kinds"]
-        assert shown["payment_refunded"] == {"email": True, "sms": False}
-        assert is_wanted("payment_refunded", "email", REQUIRED - NOT_HELD_TO)
+        for kind in NOT_HELD_TO:
+            assert shown[kind] == {"email": True, "sms": False}
+            assert is_wanted(kind, "email", REQUIRED - NOT_HELD_TO)
 
 
 class TestInvariants:
+    def test_a_receipt_names_its_payment_and_no_other_letter_does(self, cast: Cast) -> None:
+        payment = id_of(paid(cast, issued(cast)))
+        told(cast, kind="payment_received", payment_id=payment)
+        for values in ({"kind": "payment_received"}, {"payment_id": payment}):
+            with refused_by("notification_of_payment"):
+                told(cast, **values)
+
     def test_a_letter_about_a_refund_names_it_and_no_other_does(self, cast: Cast) -> None:
         refund = id_of(given_back(cast, paid(cast, issued(cast))))
         told(cast, kind="payment_refunded", refund_id=refund)

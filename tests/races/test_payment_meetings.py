@@ -80,6 +80,29 @@ def test_a_refund_is_approved_once(cast: Cast, meet: Meeting) -> None:
     assert (one.said, other.said) == ((200, None), (409, "invalid_state"))
 
 
+@pytest.mark.parametrize("first", ["approve", "reject"])
+def test_of_an_approval_and_a_rejection_at_once_the_first_decides(cast: Cast, meet: Meeting, first: str) -> None:
+    payment = paid(cast, issued(cast, *[SCRATCH] * 6))
+    refund = give_back(cast.agent, payment).headers["Location"]
+    calls = {
+        "approve": lambda: cast.manager.post(f"{refund}/approve"),
+        "reject": lambda: cast.accountant.post(f"{refund}/reject", {"reason": "No"}),
+    }
+    one, other = meet(calls.pop(first), *calls.values())
+    assert (one.said, other.said) == ((200, None), (409, "invalid_state")), "decided twice"
+    assert refunded(payment) == (60_000 if first == "approve" else 0)
+    post_everything()
+    assert [check.claim for check in reconciliation.prove().checks if check.wrong] == ["every fact has its entry"]
+
+
+@pytest.mark.mutation
+def test_without_the_lock_the_second_would_not_find_it_decided(
+    cast: Cast, meet: Meeting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with without(monkeypatch, "payment_for_update"), pytest.raises(AssertionError, match="decided twice"):
+        test_of_an_approval_and_a_rejection_at_once_the_first_decides(cast, meet, "reject")
+
+
 class Oblivious:
     """A gateway that knows of nothing."""
 

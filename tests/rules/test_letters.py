@@ -10,7 +10,7 @@ import pytest
 
 from fleet.rules import letters
 from fleet.rules.languages import LANGUAGES, language, offered
-from fleet.rules.letters import InvoiceTold, Letter, LineTold, RefundTold, RentalTold
+from fleet.rules.letters import InvoiceTold, Letter, LineTold, PaymentTold, RefundTold, RentalTold
 from fleet.rules.notices import BY_DEFAULT, KINDS, REQUIRED, is_wanted
 from fleet.rules.postings import ACCOUNT_BY_METHOD
 
@@ -43,6 +43,17 @@ INVOICE = InvoiceTold(
         LineTold("Scratched door", 1, 1000, 1000, 1000, 100),
     ),
 )
+PAYMENT = PaymentTold(
+    first_name="Ana",
+    timezone="Asia/Tokyo",
+    number="INV-7",
+    rental_number="RNT-1",
+    captured_at=datetime(2026, 12, 31, 16, 0, tzinfo=UTC),
+    amount=123456,
+    currency="USD",
+    method="card",
+    left=500,
+)
 REFUND = RefundTold(
     first_name="Ana",
     timezone="Asia/Tokyo",
@@ -59,6 +70,8 @@ OF_RENTALS = [kind for kind in KINDS if kind.startswith("rental_")]
 def written(kind: str, tag: str = "en", **changes: Any) -> Letter:
     if kind == "invoice_issued":
         return letters.of_invoice(replace(INVOICE, **changes), language(tag))
+    if kind == "payment_received":
+        return letters.of_payment(replace(PAYMENT, **changes), language(tag))
     if kind == "payment_refunded":
         return letters.of_refund(replace(REFUND, **changes), language(tag))
     return letters.of_rental(kind, replace(RENTAL, **changes), language(tag))
@@ -195,8 +208,43 @@ def test_every_way_to_pay_has_a_word(tag: str) -> None:
     assert set(language(tag).words["methods"]) == set(ACCOUNT_BY_METHOD)
 
 
-def test_a_refund_without_a_rental_does_not_speak_of_one() -> None:
-    assert "Rental:" not in written("payment_refunded", rental_number=None).text()
+@pytest.mark.parametrize("kind", ["payment_received", "payment_refunded"])
+def test_money_without_a_rental_does_not_speak_of_one(kind: str) -> None:
+    assert "Rental:" not in written(kind, rental_number=None).text()
+
+
+@pytest.mark.parametrize(
+    ("tag", "told"),
+    [
+        ("en", {"Paid": "USD 1,234.56", "Paid by": "Card", "Date": "Fri 01 Jan 2027", "Left to pay": "USD 5.00"}),
+        ("de", {"Bezahlt": "1.234,56 USD", "Zahlungsweg": "Karte", "Datum": "Fr. 01.01.2027", "Noch offen": "5,00 USD"}),
+        (
+            "fr",
+            {
+                "Montant payé": "1\u00a0234,56 USD", "Moyen de paiement": "Carte bancaire", "Date": "ven. 01/01/2027",
+                "Reste à payer": "5,00 USD",
+            },
+        ),
+        (
+            "es",
+            {
+                "Importe pagado": "1.234,56 USD", "Forma de pago": "Tarjeta", "Fecha": "vie 01/01/2027",
+                "Pendiente de pago": "5,00 USD",
+            },
+        ),
+    ],
+)  # fmt: skip
+def test_a_receipt_tells_how_much_was_paid_when_and_in_which_way_and_what_is_left(tag: str, told: dict[str, str]) -> None:
+    letter = written("payment_received", tag)
+    assert told.items() <= dict(letter.table).items()
+    for said in (letter.text(), letter.html()):
+        assert all(label in said and value in said for label, value in told.items())
+    assert next(iter(told.values())) in letter.sms
+
+
+@pytest.mark.parametrize("left", [0, -1])
+def test_a_receipt_of_all_of_it_speaks_of_nothing_that_is_left(left: int) -> None:
+    assert "Left to pay" not in written("payment_received", left=left).text()
 
 
 @pytest.mark.parametrize("kind", KINDS)

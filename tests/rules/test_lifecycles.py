@@ -26,7 +26,7 @@ LEGAL = {
     "invoice": "draft>open open>paid open>void open>written_off",
     "webhook_delivery": "queued>delivered queued>retrying queued>dead retrying>delivered retrying>dead dead>queued",
     "payment": "pending>captured pending>failed captured>disputed disputed>captured disputed>lost",
-    "refund": "requested>approved approved>sent sent>settled sent>failed",
+    "refund": "requested>approved requested>rejected approved>sent sent>settled sent>failed",
     "dispute": "open>won open>lost",
 }
 """The transitions as the domain names them, written down a second time on purpose."""

@@ -104,6 +104,7 @@ def test_the_table_of_moving_money_is_what_the_rules_post() -> None:
         "refund requested": [postings.refund_requested(5)],
         "refund settled": [postings.refund_settled(method, 5) for method in methods],
         "refund failed": [postings.refund_failed(5)],
+        "refund rejected": [postings.refund_rejected(5)],
         "dispute opened": [postings.dispute_opened(5, 1)],
         "dispute won": [postings.dispute_won(5)],
         "dispute lost": [postings.dispute_lost(5)],

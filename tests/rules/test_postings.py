@@ -137,6 +137,7 @@ def test_every_type_that_is_taxed_is_a_type_of_line() -> None:
         *(postings.refund_settled(method, 70) for method in postings.ACCOUNT_BY_METHOD),
         postings.refund_requested(70),
         postings.refund_failed(70),
+        postings.refund_rejected(70),
         postings.dispute_opened(70, 15),
         postings.dispute_opened(70, 0),
         postings.dispute_won(70),

@@ -117,6 +117,10 @@ class TestCosts:
         assert [answer.headers["RateLimit-Remaining"] for answer in answers] == ["59", "9", "8", "8", "7"]
         assert answers[3].get_json()["cost"] == 50
 
+    def test_a_wrong_credential_costs_one_whatever_it_was_for(self, app_with: AppWith, crew: Cast) -> None:
+        client = app_with(ratelimit_public="60 per hour", redis_url="redis://127.0.0.1:1/0").test_client()
+        assert client.get("/v1/reconciliation").headers["RateLimit-Remaining"] == "59"
+
     def test_costs_are_changed_by_configuration(self, app_with: AppWith, crew: Cast) -> None:
         costs = "branches.index=7, ledger.reconcile=1"
         app = app_with(ratelimit_authenticated="60 per hour", ratelimit_costs=costs, redis_url="redis://127.0.0.1:1/0")

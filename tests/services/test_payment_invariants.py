@@ -132,6 +132,10 @@ class TestRefunds:
             ({"status": "settled", "approved_at": NOW, "sent_at": NOW}, "refund_settled_at"),
             ({"status": "failed", "approved_at": NOW, "sent_at": NOW}, "refund_failure"),
             ({"status": "approved", "approved_at": NOW, "needs_approval": True}, "refund_second_person"),
+            ({"status": "rejected", "approved_at": NOW}, "refund_approved"),
+            ({"status": "rejected"}, "refund_rejected"),
+            ({"rejected_at": NOW}, "refund_rejected"),
+            ({"rejection_reason": "x"}, "refund_rejected"),
         ],
     )
     def test_a_state_has_what_belongs_to_it(self, cast: Cast, values: dict[str, Any], constraint: str) -> None:
@@ -150,6 +154,15 @@ class TestRefunds:
         given_back(cast, paid(cast, issued(cast)), amount=5)
         with refused_by("refund_kept"):
             db.execute_sql(f"UPDATE refund SET {change}")
+
+    def test_a_rejection_is_an_end_and_says_the_same_for_ever(self, cast: Cast) -> None:
+        by = {"rejected_at": NOW, "rejected_by": cast.agent.user_id, "rejection_reason": "x"}
+        refund_by_hand(id_of(paid(cast, issued(cast))), cast, status="rejected", **by)
+        for change in ("rejected_at = now()", "rejection_reason = 'y'", f"rejected_by = '{cast.manager.user_id}'"):
+            with refused_by("refund_kept"):
+                db.execute_sql(f"UPDATE refund SET {change}")
+        with refused_by("refund_transition"):
+            db.execute_sql("UPDATE refund SET status = 'approved', approved_at = now()")
 
     @pytest.mark.parametrize("new", ["sent", "settled", "failed"])
     def test_what_nobody_approved_does_not_go(self, cast: Cast, new: str) -> None:

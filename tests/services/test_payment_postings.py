@@ -10,7 +10,7 @@ from fleet import clock
 from fleet.db import db
 from fleet.embedded import Databases
 from fleet.services import ledger, postings, reconciliation
-from tests.books import behind_the_guards, entry_by_hand, posted
+from tests.books import SCRATCH, behind_the_guards, entry_by_hand, posted
 from tests.cast import Cast, insert
 from tests.money import card_payment, given_back, id_of, lines_of, paid, post_everything
 
@@ -62,6 +62,19 @@ def test_a_refund_that_fails_is_booked_back(cast: Cast) -> None:
     )  # fmt: skip
     post_everything()
     assert lines_of(refund)["failed"] == [("2120", "credit", 70), ("2300", "debit", 70)]
+    assert reconciliation.prove().holds
+
+
+def test_a_refund_that_is_rejected_is_booked_back_and_its_payment_is_whole_again(cast: Cast) -> None:
+    payment = paid(cast, posted(cast, *[SCRATCH] * 6))
+    refund = given_back(cast, payment)
+    assert cast.manager.post(f"{refund}/reject", {"reason": "No"}).status_code == 200
+    assert [check.claim for check in reconciliation.prove().checks if check.wrong] == ["every fact has its entry"]
+    post_everything()
+    assert lines_of(id_of(refund)) == {
+        "requested": [("2120", "debit", 60_000), ("2300", "credit", 60_000)],
+        "rejected": [("2120", "credit", 60_000), ("2300", "debit", 60_000)],
+    }
     assert reconciliation.prove().holds
 
 

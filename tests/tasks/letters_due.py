@@ -1,9 +1,9 @@
-"""A rental, an invoice, or a refund that a letter of each kind is about, and the promise of that letter."""
+"""A rental, an invoice, a payment or a refund that a letter of each kind is about, and the promise of that letter."""
 
 from typing import Any
 from uuid import UUID
 
-from fleet.models.payments import Refund
+from fleet.models.payments import Payment, Refund
 from fleet.services import notifications, outbox
 from tests.books import issued, rental_to_bill
 from tests.cast import Cast, at
@@ -26,6 +26,8 @@ def booked_as(cast: Cast, kind: str) -> Any:
     """The row that this kind of letter is about, of Ana's and in the state that it tells of."""
     if kind == "invoice_issued":
         return issued(cast)
+    if kind == "payment_received":
+        return Payment.get_by_id(id_of(paid(cast, issued(cast))))
     if kind == "payment_refunded":
         return Refund.get_by_id(id_of(given_back(cast, paid(cast, issued(cast)))))
     start, end = (at(-2), at(hours=-2)) if kind == "rental_overdue" else (at(1), at(3))
