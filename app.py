@@ -11,6 +11,7 @@ from fleet.blueprints import (
     branches,
     calendar,
     card_events,
+    circuit_breakers,
     dead_letters,
     events,
     invoices,
@@ -51,6 +52,7 @@ BLUEPRINTS = (
     webhooks.bp,
     dead_letters.bp,
     queues.bp,
+    circuit_breakers.bp,
     audit.bp,
     notifications.bp,
 )

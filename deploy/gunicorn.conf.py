@@ -147,6 +147,10 @@ def post_worker_init(worker: Any) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 50, 50)
+    # Only now is it the process that serves. An import of the service here would keep its code in the master, over every HUP.
+    wiring = getattr(worker.wsgi, "extensions", {}).get("fleet")
+    if wiring is not None:
+        wiring.breakers.start()
 
 
 def child_exit(server: Any, worker: Any) -> None:

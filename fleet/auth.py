@@ -38,6 +38,7 @@ COUNTER = CUSTOMER | {
 MANAGER = COUNTER | WORKSHOP | {
     "branches.manage", "vehicle_classes.manage", "vehicles.create", "vehicles.update", "vehicles.delete",
     "rentals.backdate", "customers.erase", "ledger.read", "events.read", "queues.read", "refunds.approve",
+    "circuit_breakers.read",
 }  # fmt: skip
 ACCOUNTANT = EVERYBODY | {
     "customers.read", "customers.read_all", "rentals.read", "rentals.read_all", "invoices.read", "invoices.read_all",
@@ -47,6 +48,7 @@ ACCOUNTANT = EVERYBODY | {
 }  # fmt: skip
 ADMIN = MANAGER | ACCOUNTANT | {
     "users.manage", "webhooks.manage", "audit.read", "dead_letters.read", "dead_letters.replay", "dead_letters.discard",
+    "circuit_breakers.control",
 }  # fmt: skip
 
 # The one table of who may do what; docs/api.md shows it and a test holds the two together.

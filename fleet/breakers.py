@@ -3,20 +3,23 @@
 On top of the circuitbreaker package, whose own rules do not hold under load: it has no lock, lets every caller through when
 half open, counts consecutive failures only (80 in 100 never open it), and is closed by a success that comes late. Here the
 rate of failures over a window decides, one probe at a time tries again, and only the probe's answer counts then.
-Decisions are local to the process; each change is a line in the log and a figure in /metrics.
+Decisions are local to the process; each change is a line in the log and a figure in /metrics. An operator's word is obeyed by
+all processes (fleet.services.circuit_breakers carries it here).
 """
 
 import logging
+import os
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, TypeVar
 
 from circuitbreaker import STATE_CLOSED, STATE_HALF_OPEN, STATE_OPEN, CircuitBreaker, CircuitBreakerError
 
-from fleet import config, metrics
+from fleet import clock, config, metrics
 
 log = logging.getLogger("fleet.breakers")
 
@@ -25,11 +28,17 @@ IsFailure = Callable[[type[BaseException], BaseException], bool]
 
 AUTO, FORCED_OPEN, FORCED_CLOSED = "auto", "forced_open", "forced_closed"
 _FORCED_STATES = {FORCED_OPEN: STATE_OPEN, FORCED_CLOSED: STATE_CLOSED}
-_FIGURES = {STATE_CLOSED: 0, STATE_OPEN: 2}
+
+# What each process asks for. Beside these there is one for each host that webhooks go to.
+STRIPE, SMTP, SMS, POSTGRESQL, REDIS, BROKER = "stripe", "smtp", "sms", "postgresql", "redis", "broker"
+NAMES = (BROKER, POSTGRESQL, REDIS, SMS, SMTP, STRIPE)
+WEBHOOKS, HOST_PREFIX = "webhooks", "webhook:"
+# Hosts are chosen by strangers: the one that was not asked for the longest time is forgotten.
+MOST_HOSTS = 100
 
 
 class Open(CircuitBreakerError):
-    """The breaker lets nobody through; nothing was asked of what is behind it."""
+    """The breaker lets nobody through for `retry_after_s`; nothing was asked of what is behind it."""
 
     def __init__(self, breaker: "Breaker", retry_after_s: float) -> None:
         super().__init__(breaker)
@@ -52,6 +61,51 @@ class Rules:
     probe_s: float = 30.0
 
 
+# Where a dependency is unlike the others. A connect to PostgreSQL that fails once has failed: everybody else would wait behind
+# it; and it has to be found back soon, by one probe at a time.
+_USUAL = {
+    POSTGRESQL: {"min_calls": 1, "window_s": 5.0, "open_s": 0.25, "probe_s": 10.0},
+    REDIS: {"min_calls": 2, "window_s": 5.0, "open_s": 1.0, "probe_s": 5.0},
+    BROKER: {"min_calls": 2, "open_s": 2.0, "probe_s": 5.0},
+}
+
+
+def rules_of(name: str) -> Rules:
+    """The thresholds of a dependency: the settings', unless it is unlike the others or BREAKER_OVERRIDES says otherwise."""
+    settings = config.current()
+    rules = Rules(
+        failure_percent=settings.breaker_failure_percent,
+        min_calls=settings.breaker_min_calls,
+        window_s=settings.breaker_window_s,
+        open_s=settings.breaker_open_s,
+    )
+    chosen: dict[str, Any] = {**_USUAL.get(name, {}), **settings.breaker_rules.get(name, {})}
+    return replace(rules, **chosen)
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """An operator's word on a breaker: AUTO, FORCED_OPEN or FORCED_CLOSED. Of two words the later has the higher epoch."""
+
+    state: str
+    epoch: int
+    by: str
+    at: datetime
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a breaker stands in this process. `epoch` is that of the last word of an operator that it has heard; 0: of none."""
+
+    name: str
+    state: str
+    failures: int
+    opened_at: datetime | None
+    control: str
+    epoch: int
+
+
 @dataclass(frozen=True, slots=True)
 class _Ticket:
     """Leave to make one call. One of an earlier epoch tells nothing of the present one."""
@@ -64,17 +118,26 @@ class Breaker(CircuitBreaker):
     """One breaker, for all threads of the process. `now` is a monotonic clock, in seconds."""
 
     def __init__(
-        self, name: str, rules: Rules, *, is_failure: IsFailure | None = None, now: Callable[[], float] = time.monotonic
+        self,
+        name: str,
+        rules: Rules,
+        *,
+        is_failure: IsFailure | None = None,
+        now: Callable[[], float] = time.monotonic,
+        figure: "Figure | None" = None,
     ) -> None:
         super().__init__(name=name, recovery_timeout=rules.open_s, expected_exception=is_failure or _any_exception)
         self._rules, self._now = rules, now
+        self._figure = figure or Figure(name)
         self._lock = threading.Lock()
         self._calls: deque[tuple[float, bool]] = deque()
         self._epoch = 0
         self._opened_at: float | None = None
+        self._opened_when: datetime | None = None
         self._probe_since: float | None = None
         self._forced = AUTO
-        metrics.BREAKERS.labels(name).set(0)
+        self._heard = 0
+        self._figure.tell(name, is_open=False)
 
     @property
     def name(self) -> str:
@@ -117,13 +180,38 @@ class Breaker(CircuitBreaker):
         with self._lock:
             self._refuse_if_open()
 
-    def force(self, how: str) -> None:
-        """Hold it open or closed whatever happens, or let it decide again (AUTO): then it starts afresh."""
+    def wait_s(self) -> float:
+        """Seconds until a call may be let through; 0 when one would be now."""
+        try:
+            self.check()
+        except Open as refusal:
+            return refusal.retry_after_s
+        return 0.0
+
+    def reading(self) -> Reading:
+        """How it stands, all of one moment."""
         with self._lock:
-            if how == self._forced:
-                return
-            self._forced = how
-            self._begin(STATE_CLOSED if how == AUTO else _FORCED_STATES[how], why=how)
+            self._forget_old()
+            failures = sum(failed for _, failed in self._calls)
+            return Reading(self.name, self._state_now(), failures, self._opened_when, self._forced, self._heard)
+
+    def force(self, how: str, *, epoch: int | None = None) -> None:
+        """Hold it open or closed whatever happens, or let it decide again (AUTO): then it starts afresh.
+
+        Told the same again it does nothing, but for AUTO by a later `epoch`: that closes what is open.
+        """
+        with self._lock:
+            again = how == self._forced and (how != AUTO or epoch is None or self._opened_at is None)
+            self._forced, self._heard = how, epoch or self._heard
+            if not again:
+                self._begin(STATE_CLOSED if how == AUTO else _FORCED_STATES[how], why=how)
+
+    def forget(self) -> None:
+        """What went on in the parent of this process says nothing here, and its locks may be held by threads that are not."""
+        self._lock = threading.Lock()
+        self._calls.clear()
+        self._epoch += 1
+        self._probe_since = None
 
     def _admit(self) -> _Ticket:
         with self._lock:
@@ -136,7 +224,7 @@ class Breaker(CircuitBreaker):
     def _refuse_if_open(self) -> None:
         state = self._state_now()
         if state == STATE_OPEN or (state == STATE_HALF_OPEN and self._probe_is_out()):
-            raise Open(self, max(1.0, self._remaining()))
+            raise Open(self, max(1.0, self._rules.open_s if self._forced == FORCED_OPEN else self._remaining()))
 
     def _note(self, ticket: _Ticket, *, failed: bool) -> None:
         with self._lock:
@@ -163,8 +251,10 @@ class Breaker(CircuitBreaker):
         self._calls.clear()
         self._probe_since = None
         self._opened_at = self._now() if state == STATE_OPEN else None
-        metrics.BREAKERS.labels(self.name).set(_FIGURES[state])
-        metrics.BREAKER_CHANGES.labels(self.name, state).inc()
+        if state != STATE_OPEN or self._opened_when is None:  # a probe that failed does not make it younger
+            self._opened_when = clock.now() if state == STATE_OPEN else None
+        self._figure.tell(self.name, is_open=state == STATE_OPEN)
+        metrics.BREAKER_CHANGES.labels(self._figure.label, state).inc()
         level = logging.WARNING if state == STATE_OPEN else logging.INFO
         log.log(level, "breaker changed", extra={"breaker": self.name, "state": state, "why": why})
 
@@ -191,26 +281,92 @@ def _any_exception(kind: type[BaseException], error: BaseException) -> bool:
     return True
 
 
-_registry: dict[str, Breaker] = {}
-_registry_lock = threading.Lock()
+class Figure:
+    """What /metrics says of one breaker, or of all that share a label: 2 while any of them is open."""
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self._open: set[str] = set()
+
+    def tell(self, name: str, *, is_open: bool) -> None:
+        (self._open.add if is_open else self._open.discard)(name)
+        metrics.BREAKERS.labels(self.label).set(2 if self._open else 0)
+
+
+class _Registry:
+    """The breakers of a process, and what operators have said of them, also of those that nobody has used yet."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.named: dict[str, Breaker] = {}
+        self.hosts: OrderedDict[str, Breaker] = OrderedDict()
+        self.hosts_figure = Figure(WEBHOOKS)
+        self.controls: dict[str, Control] = {}
+
+    def all(self) -> dict[str, Breaker]:
+        return {**self.named, **self.hosts}
+
+    def obeying(self, made: Breaker) -> Breaker:
+        control = self.controls.get(made.name)
+        if control is not None:
+            made.force(control.state, epoch=control.epoch)
+        return made
+
+
+_registry = _Registry()
 
 
 def breaker(name: str, *, is_failure: IsFailure | None = None) -> Breaker:
     """The process's breaker of this name, made at its first use with the thresholds of the settings."""
-    with _registry_lock:
-        if name not in _registry:
-            settings = config.current()
-            rules = Rules(
-                failure_percent=settings.breaker_failure_percent,
-                min_calls=settings.breaker_min_calls,
-                window_s=settings.breaker_window_s,
-                open_s=settings.breaker_open_s,
-            )
-            _registry[name] = Breaker(name, rules, is_failure=is_failure)
-        return _registry[name]
+    with _registry.lock:
+        if name not in _registry.named:
+            _registry.named[name] = _registry.obeying(Breaker(name, rules_of(name), is_failure=is_failure))
+        return _registry.named[name]
+
+
+def of_host(authority: str, *, is_failure: IsFailure | None = None) -> Breaker:
+    """The breaker of a host that webhooks go to (`host` or `host:port`): one of at most MOST_HOSTS, those used last."""
+    name = f"{HOST_PREFIX}{authority}"
+    with _registry.lock:
+        hosts = _registry.hosts
+        if name not in hosts:
+            figure = _registry.hosts_figure
+            hosts[name] = _registry.obeying(Breaker(name, rules_of(WEBHOOKS), is_failure=is_failure, figure=figure))
+            if len(hosts) > MOST_HOSTS:
+                forgotten, _ = hosts.popitem(last=False)
+                figure.tell(forgotten, is_open=False)
+        hosts.move_to_end(name)
+        return hosts[name]
 
 
 def known() -> list[Breaker]:
     """Every breaker of the process that was used, by name."""
-    with _registry_lock:
-        return [_registry[name] for name in sorted(_registry)]
+    with _registry.lock:
+        found = _registry.all()
+    return [found[name] for name in sorted(found)]
+
+
+def obey(controls: Mapping[str, Control]) -> bool:
+    """Do as operators say, but for what a later word has overtaken; returns whether anything was new."""
+    with _registry.lock:
+        new = {name: word for name, word in controls.items() if word.epoch > _heard_of(name)}
+        _registry.controls.update(new)
+        present = _registry.all()
+        for name, word in new.items():
+            if name in present:
+                present[name].force(word.state, epoch=word.epoch)
+    return bool(new)
+
+
+def _heard_of(name: str) -> int:
+    known_word = _registry.controls.get(name)
+    return known_word.epoch if known_word else 0
+
+
+def _after_fork() -> None:
+    _registry.lock = threading.Lock()
+    for one in _registry.all().values():
+        one.forget()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -25,6 +25,11 @@ MIN_PASSWORD_LENGTH = 12
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 # Switches for development that no production may have on.
 UNSAFE_SWITCHES = ("FLASK_DEBUG", "WEBHOOK_ALLOW_PRIVATE")
+_BREAKER_RULES = {"failure_percent": int, "min_calls": int, "window_s": float, "open_s": float, "probe_s": float}
+_BREAKER_OVERRIDE = re.compile(
+    r"(broker|postgresql|redis|sms|smtp|stripe|webhooks)\."
+    r"(?:((?:failure_percent|min_calls)=[1-9][0-9]{0,5})|((?:window|open|probe)_s=(?:[1-9][0-9]{0,4}(?:\.[0-9]{1,3})?|0\.[0-9]{0,2}[1-9])))"
+)
 _PEM_BLOCK = re.compile(r"-----BEGIN [A-Z ]+-----.+?-----END [A-Z ]+-----\n?", re.S)
 
 
@@ -109,6 +114,14 @@ def _costs(raw: str) -> str:
         operation, _, cost = part.partition("=")
         if not operation or _positive(cost) > MAX_COST:
             raise ValueError(f"must name operations, each with = and a cost of at most {MAX_COST}")
+    return raw
+
+
+def _breaker_overrides(raw: str) -> str:
+    """Such as smtp.min_calls=3,webhooks.open_s=60."""
+    for part in _names(raw):
+        if not _BREAKER_OVERRIDE.fullmatch(part):
+            raise ValueError("must be settings such as smtp.min_calls=3, of " + ", ".join(_BREAKER_RULES))
     return raw
 
 
@@ -204,6 +217,8 @@ class Settings:
     trusted_hosts: tuple[str, ...] = _setting("TRUSTED_HOSTS", _names, ())
     trusted_proxies: int = _setting("TRUSTED_PROXIES", _whole, 0)
     cors_origins: tuple[str, ...] = _setting("CORS_ORIGINS", _names, ())
+    request_deadline_ms: int = _setting("REQUEST_DEADLINE_MS", _positive, 6000)
+    card_deadline_ms: int = _setting("CARD_DEADLINE_MS", _positive, 12_000)
     web_threads: int = _setting("WEB_THREADS", _positive, 8)
     docs_enabled: bool = _setting("FLEET_DOCS_ENABLED", _switch, True)
     billing_grace_minutes: int = _setting("BILLING_GRACE_MINUTES", _whole, 59)
@@ -236,8 +251,10 @@ class Settings:
     breaker_min_calls: int = _setting("BREAKER_MIN_CALLS", _positive, 5)
     breaker_window_s: int = _setting("BREAKER_WINDOW_S", _positive, 30)
     breaker_open_s: int = _setting("BREAKER_OPEN_S", _positive, 10)
+    breaker_overrides: str = _setting("BREAKER_OVERRIDES", _breaker_overrides, "")
     stripe_api_key: str = _setting("STRIPE_API_KEY", _text, "")
     stripe_api_base: str = _setting("STRIPE_API_BASE", _url("https", "http"), "https://api.stripe.com")
+    card_calls_at_once: int = _setting("CARD_CALLS_AT_ONCE", _positive, 4)
     stripe_webhook_secret: str = _setting("STRIPE_WEBHOOK_SECRET", _text, "")
     metrics_token: str = _setting("FLEET_METRICS_TOKEN", _text, "")
     webhook_allow_private: bool = _setting("WEBHOOK_ALLOW_PRIVATE", _switch, False)
@@ -276,6 +293,15 @@ class Settings:
     def costs(self) -> dict[str, int]:
         """How many calls the named operations count as, where that differs from what they declare."""
         return {name: int(cost) for name, _, cost in (part.partition("=") for part in _names(self.ratelimit_costs))}
+
+    @property
+    def breaker_rules(self) -> dict[str, dict[str, float]]:
+        """What BREAKER_OVERRIDES says of each dependency, by the name of the rule."""
+        rules: dict[str, dict[str, float]] = {}
+        for part in _names(self.breaker_overrides):
+            name, rule, value = re.split("[.=]", part, maxsplit=2)
+            rules.setdefault(name, {})[rule] = _BREAKER_RULES[rule](value)
+        return rules
 
     def _with_fallbacks(self) -> "Settings":
         chosen = {spec.name: getattr(self, spec.name) for spec in fields(self)}

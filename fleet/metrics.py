@@ -26,6 +26,7 @@ NOTIFICATIONS = Counter(
 )
 
 BREAKERS = Gauge("fleet_breaker_state", "0 closed, 2 open, in the worst process", ["breaker"], multiprocess_mode="livemax")
+TURNED_AWAY = Counter("fleet_bulkhead_refused_total", "Calls refused because too many were under way", ["dependency"])
 BREAKER_CHANGES = Counter("fleet_breaker_changes_total", "Changes of a breaker, by its new state", ["breaker", "state"])
 RUN_AGAIN = Counter("fleet_transactions_run_again_total", "Undone to end a deadlock, and done again", ["sqlstate"])
 REPLICA_READS = Counter("fleet_replica_reads_total", "Lists and reports, by what became of asking the replica", ["outcome"])

@@ -7,7 +7,7 @@ import time
 from flask import Flask, Response, g, request
 from werkzeug.datastructures import Headers
 
-from fleet import clock, logs, metrics
+from fleet import clock, deadline, logs, metrics
 from fleet.config import Settings
 from fleet.http import client_address
 
@@ -33,7 +33,12 @@ _PREFLIGHT_HEADERS = {
 
 
 def register(app: Flask, settings: Settings) -> None:
-    app.before_request(_begin)
+    deadline_s = settings.request_deadline_ms / 1000
+
+    @app.before_request
+    def begin() -> None:
+        deadline.begin(deadline_s)
+        _begin()
 
     @app.after_request
     def end(response: Response) -> Response:
@@ -43,6 +48,7 @@ def register(app: Flask, settings: Settings) -> None:
 
     @app.teardown_request
     def leave(_: BaseException | None) -> None:
+        deadline.end()
         if g.pop("counted_busy", False):
             metrics.BUSY.dec()
 

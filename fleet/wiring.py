@@ -8,9 +8,11 @@ from functools import cached_property
 from fleet.auth import Tokens
 from fleet.config import Settings
 from fleet.gateways import stripe_cards
+from fleet.gateways.board import Board
 from fleet.gateways.broker import BrokerGauge
 from fleet.gateways.cards import CardGateway
 from fleet.limits import Limits
+from fleet.services.circuit_breakers import Sharing
 from fleet.services.queues import Watch
 
 
@@ -24,6 +26,11 @@ class Wiring:
     def watch(self) -> Watch:
         """Looks at the queues, for the operators' page and for metrics."""
         return Watch(BrokerGauge(self.settings.broker_url))
+
+    @cached_property
+    def breakers(self) -> Sharing:
+        """This process's part in what all processes know of their circuit breakers; gunicorn's settings start it."""
+        return Sharing(Board(self.settings.redis_url), "web")
 
     @cached_property
     def cards(self) -> CardGateway | None:

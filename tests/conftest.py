@@ -9,6 +9,7 @@ import pytest
 from flask import Flask
 
 from app import create_app
+from fleet import breakers
 from fleet.cli import migrate
 from fleet.config import Settings
 from fleet.db import db
@@ -20,6 +21,20 @@ CHART_CODES = [account.code for account in CHART]
 FEW, TRUNCATE_EVERY = 200, 100
 _times_emptied = itertools.count(1)
 KEPT_TABLES = ("schema_migration", "lifecycle_transition", "tax_code", "ledger_account", "fiscal_period")
+
+
+@pytest.fixture(autouse=True)
+def fresh_breakers() -> None:
+    """What one test let fail opens no breaker in the next one."""
+    registry = breakers._registry
+    registry.controls.clear()
+    registry.hosts.clear()
+    for name, breaker in list(registry.named.items()):
+        if name != breakers.POSTGRESQL:  # the database has it for as long as it is configured
+            del registry.named[name]
+        elif breaker.state != "closed":
+            breaker.force(breakers.FORCED_CLOSED)
+            breaker.force(breakers.AUTO)
 
 
 @pytest.fixture(scope="session")

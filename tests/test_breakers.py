@@ -1,12 +1,17 @@
 """Circuit breakers, on a clock that the tests move."""
 
+import dataclasses
+import os
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 
 import pytest
 
-from fleet import breakers
-from fleet.breakers import AUTO, FORCED_CLOSED, FORCED_OPEN, Breaker, Open, Rules
+from fleet import breakers, config
+from fleet.breakers import AUTO, FORCED_CLOSED, FORCED_OPEN, Breaker, Control, Open, Rules
+from fleet.config import ConfigError, Settings
 
 RULES = Rules(failure_percent=50, min_calls=5, window_s=30, open_s=10, probe_s=20)
 
@@ -231,3 +236,112 @@ def test_a_change_is_a_line_in_the_log_and_a_figure(
 def test_a_breaker_is_known_by_its_name(app: object) -> None:
     assert breakers.breaker("known") is breakers.breaker("known")
     assert "known" in [found.name for found in breakers.known()]
+
+
+def word(state: str, epoch: int = 1) -> Control:
+    return Control(state, epoch, "user:1", datetime.now(UTC), "a reason")
+
+
+class TestOverrides:
+    def test_each_dependency_has_its_thresholds(self, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+        overrides = "smtp.min_calls=3,webhooks.open_s=0.5,smtp.window_s=60"
+        monkeypatch.setattr(config, "_current", dataclasses.replace(settings, breaker_overrides=overrides))
+        assert breakers.rules_of("smtp") == Rules(min_calls=3, window_s=60.0)
+        assert breakers.rules_of("webhooks") == Rules(open_s=0.5)
+        assert breakers.rules_of("stripe") == Rules()
+        assert breakers.rules_of("postgresql") == Rules(min_calls=1, window_s=5.0, open_s=0.25, probe_s=10.0)
+
+    @pytest.mark.parametrize(
+        "raw", ["smtp.min_calls=0", "smtp.open_s=0", "smtp", "smpt.min_calls=3", "sms.min_calls=1.5", "a=b"]
+    )
+    def test_what_is_no_threshold_is_refused(self, environment: dict[str, str], raw: str) -> None:
+        with pytest.raises(ConfigError, match="BREAKER_OVERRIDES"):
+            Settings.load({**environment, "BREAKER_OVERRIDES": raw})
+
+
+@pytest.mark.usefixtures("app")
+class TestWordsOfOperators:
+    def test_a_breaker_that_is_first_used_later_obeys_too(self) -> None:
+        assert breakers.obey({"later": word(FORCED_OPEN)})
+        with pytest.raises(Open):
+            breakers.breaker("later").call(lambda: "yes")
+        assert breakers.breaker("later").reading().epoch == 1
+
+    def test_what_comes_late_is_overtaken(self) -> None:
+        used = breakers.breaker("used")
+        assert breakers.obey({"used": word(FORCED_OPEN, 7)})
+        assert not breakers.obey({"used": word(AUTO, 6)})
+        assert not breakers.obey({"used": word(AUTO, 7)})
+        assert used.state == "open"
+        assert breakers.obey({"used": word(AUTO, 8)})
+        assert used.state == "closed"
+
+    def test_a_breaker_that_opened_by_itself_is_closed_by_the_word_to_begin_afresh(self) -> None:
+        used = breakers.breaker("used")
+        fail(used, 5)
+        breakers.obey({"used": word(AUTO)})
+        assert (used.state, used.failure_count) == ("closed", 0)
+
+    def test_who_waits_for_a_forced_breaker_does_not_ask_each_second(self) -> None:
+        breakers.obey({"used": word(FORCED_OPEN)})
+        assert breakers.breaker("used").wait_s() == 10
+
+    def test_a_reading_tells_since_when_it_is_open_and_a_failed_probe_makes_it_no_younger(
+        self, breaker: Breaker, now: Clock
+    ) -> None:
+        assert breaker.reading().opened_at is None
+        since = opened(breaker, now, for_s=10).reading().opened_at
+        assert since is not None
+        fail(breaker)
+        assert breaker.reading().opened_at == since
+
+
+@pytest.mark.usefixtures("app")
+class TestHosts:
+    def test_there_are_never_more_than_so_many_and_the_one_unused_longest_goes(self) -> None:
+        for number in range(breakers.MOST_HOSTS):
+            breakers.of_host(f"host-{number}")
+        first = breakers.of_host("host-0")
+        breakers.of_host("one-more")
+        assert len(breakers._registry.hosts) == breakers.MOST_HOSTS
+        assert breakers.of_host("host-0") is first
+        assert "webhook:host-1" not in breakers._registry.hosts
+
+    def test_they_share_a_figure_which_is_down_when_all_are_closed(self) -> None:
+        def shown() -> float:
+            return float(breakers.metrics.BREAKERS.labels("webhooks")._value.get())
+
+        for host in ("a", "b"):
+            fail(breakers.of_host(host), 5)
+        assert shown() == 2
+        breakers.of_host("a").force(FORCED_CLOSED)
+        assert shown() == 2
+        for number in range(breakers.MOST_HOSTS):
+            breakers.of_host(f"host-{number}")
+        assert shown() == 0
+
+
+def test_a_child_of_a_fork_is_not_stopped_by_the_locks_of_its_parents_threads(app: object) -> None:
+    """Pool children are forked while the worker's other thread may be in the middle of a breaker."""
+    forked = breakers.breaker("forked")
+    with forked._lock, breakers._registry.lock:
+        child = os.fork()
+        if not child:
+            signal.alarm(5)
+            ended_well = breakers.breaker("forked").call(lambda: "yes") == "yes"
+            os._exit(0 if ended_well else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_calls_of_many_threads_are_all_counted() -> None:
+    """Half of 4000 fail, in 8 threads: each is in the window, and none is there twice."""
+    patient = Breaker("patient", dataclasses.replace(RULES, failure_percent=60, window_s=300))
+
+    def come(thread: int) -> None:
+        for _ in range(250):
+            succeed(patient)
+            fail(patient)
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(come, range(8)))
+    assert (patient.state, patient.failure_count) == ("closed", 2000)

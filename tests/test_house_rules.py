@@ -20,8 +20,8 @@ CALM_FUNCTION, CALM_FILE = 26, 260
 
 # What may know whom: a room knows those with a lower number, and its own.
 FOUNDATION = (
-    "auth", "breakers", "clock", "config", "db", "errors", "idempotency", "limits", "logs", "metrics", "parsing", "passwords",
-    "outages", "sealing",
+    "auth", "breakers", "bulkheads", "clock", "config", "db", "deadline", "errors", "idempotency", "limits", "logs", "metrics",
+    "parsing", "passwords", "outages", "sealing",
 )  # fmt: skip
 WEB = ("http", "observe", "openapi", "paging", "problems", "rendering", "wiring")
 RANKS = {

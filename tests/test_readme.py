@@ -1,5 +1,6 @@
 """The README's promises, kept by running them: `make run`, the first requests, Ctrl-C, and a second start with its data."""
 
+import json
 import os
 import re
 import shutil
@@ -92,8 +93,24 @@ def test_the_first_requests_of_the_readme_lead_from_login_to_ledger(checkout: Pa
 
 @pytest.mark.slow
 def test_a_second_start_finds_its_data(checkout: Path) -> None:
-    with running(checkout):
+    with running(checkout) as address:
         assert "the demo's data is there already" in (checkout / "run.log").read_text()
+        assert {"web", "worker", "relay"} <= kinds_of_processes(address)
+
+
+def kinds_of_processes(address: str) -> set[str]:
+    """Which processes tell of their circuit breakers; all do within some seconds of their start."""
+    headers = {"Content-Type": "application/json"}
+    login = b'{"email": "admin@example.com", "password": "fleet-demo-admin-2026"}'
+    with urllib.request.urlopen(urllib.request.Request(f"{address}/v1/auth/login", login, headers)) as answer:
+        headers["Authorization"] = f"Bearer {json.load(answer)['access_token']}"
+    kinds: set[str] = set()
+    deadline = time.monotonic() + 20
+    while len(kinds) < 3 and time.monotonic() < deadline:
+        time.sleep(0.5)
+        with urllib.request.urlopen(urllib.request.Request(f"{address}/admin/circuit-breakers", headers=headers)) as answer:
+            kinds = {one["kind"] for breaker in json.load(answer)["data"] for one in breaker["processes"]}
+    return kinds
 
 
 def test_every_command_of_the_readme_is_in_the_makefile() -> None:

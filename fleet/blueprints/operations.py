@@ -70,7 +70,8 @@ def prometheus() -> Answer:
     With FLEET_METRICS_TOKEN they go to who sends it as the bearer token; production without one does not show them.
     """
     _only_with_token()
-    text, media = metrics.exposition(gauges.of(current_app.extensions["fleet"].watch))
+    wiring = current_app.extensions["fleet"]
+    text, media = metrics.exposition(gauges.of(wiring.watch, wiring.breakers))
     return Response(text, content_type=media)
 
 

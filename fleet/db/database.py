@@ -12,7 +12,7 @@ from fleet.config import ConfigError, Settings
 from fleet.db.statements import Statement, prepared_form
 from fleet.db.wire import SHOWN_INSTANT, Connection, NoAnswer, budget, each_within, within
 from fleet.errors import Unavailable
-from fleet.outages import sqlstate
+from fleet.outages import ConnectGuard, sqlstate
 
 R = TypeVar("R")
 Row = tuple[Any, ...]
@@ -35,6 +35,9 @@ class Database(peewee.PostgresqlDatabase):
 
     _state: Any
     _recurring: dict[str, Statement] = {}
+    # Connecting has a breaker, which is that of the primary.
+    guarded = True
+    _guard: ConnectGuard | None = None
 
     def configure(
         self, settings: Settings, *, url: str | None = None, statement_timeout_ms: int | None = None, **more: Any
@@ -53,6 +56,7 @@ class Database(peewee.PostgresqlDatabase):
             "idle_in_transaction_session_timeout": 5000 if statement_ms else 0,
             **more,
         }
+        self._guard = ConnectGuard() if self.guarded else None
         self.init(
             url or settings.database_url,
             connection_factory=Connection,
@@ -78,7 +82,8 @@ class Database(peewee.PostgresqlDatabase):
 
     def _connect(self) -> Connection:
         with each_within(self.connect_s):
-            connection: Connection = super()._connect()  # type: ignore[misc]  # the stubs leave out what subclasses extend
+            connecting: Callable[[], Connection] = super()._connect  # type: ignore[misc]  # not in the stubs
+            connection = self._guard.connect(connecting) if self._guard else connecting()
         budget.seconds = self.query_s
         return connection
 

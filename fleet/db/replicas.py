@@ -41,7 +41,9 @@ _REST_S = 1.0
 
 
 class _Source(Database):
-    """The threads' connections to the replica."""
+    """The threads' connections to the replica, which rests by rules of its own."""
+
+    guarded = False
 
     def _connect(self) -> Connection:
         connection = super()._connect()

@@ -9,7 +9,7 @@ from typing import ParamSpec, TypeVar
 
 import peewee
 
-from fleet import metrics
+from fleet import deadline, metrics
 from fleet.db.database import DEADLINE_SLACK_S, db
 from fleet.db.wire import budget, each_within
 from fleet.outages import sqlstate
@@ -79,7 +79,7 @@ def atomic(use_case: Callable[P, R]) -> Callable[P, R]:
 @contextmanager
 def patience(seconds: float) -> Iterator[None]:
     """One transaction whose statements may each take so long: for what has to read whole tables."""
-    with transaction():
+    with transaction(), deadline.lifted():
         db.execute_sql("SET LOCAL statement_timeout = %s", (int(seconds * 1000),))
         before, budget.until = budget.until, None
         try:

@@ -13,6 +13,8 @@ import psycopg2
 from psycopg2 import extensions, extras
 from psycopg2.extensions import AsIs, register_adapter
 
+from fleet import deadline
+
 
 class NoAnswer(psycopg2.OperationalError):
     """The server did not answer in time; the connection is lost with what it may still say."""
@@ -68,12 +70,12 @@ def each_within(seconds: float | None) -> Iterator[None]:
 
 def _wait_within_budget(connection: extensions.connection) -> None:
     """Wait for the server, but not for ever: a frozen one keeps its sockets open, and no server-side timeout fires."""
-    deadline = budget.deadline()
+    ends_at = deadline.earliest(budget.deadline())
     while True:
         state = connection.poll()
         if state == extensions.POLL_OK:
             return
-        left = None if deadline is None else deadline - time.monotonic()
+        left = None if ends_at is None else ends_at - time.monotonic()
         if left is not None and left <= 0:
             raise NoAnswer("the server did not answer in time")
         readers = [connection] if state == extensions.POLL_READ else []

@@ -5,6 +5,9 @@ from collections.abc import Iterator
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 
+from fleet.breakers import AUTO, HOST_PREFIX, WEBHOOKS
+from fleet.services import circuit_breakers
+from fleet.services.circuit_breakers import Sharing
 from fleet.services.queues import SCRAPE_KEEPS_S, Picture, QueueState, Watch
 
 # A cause beyond the most frequent ones counts as OTHER, so that no defect can make labels without end.
@@ -22,7 +25,7 @@ _OF_QUEUE = {
 }
 
 
-def of(watch: Watch) -> list[Metric]:
+def of(watch: Watch, sharing: Sharing) -> list[Metric]:
     """Gauges of a look that is a few seconds old at most.
 
     What nobody knows at the moment is left out, and `fleet_source_up` says whose silence it is.
@@ -31,7 +34,28 @@ def of(watch: Watch) -> list[Metric]:
     up = GaugeMetricFamily("fleet_source_up", "Whether it answered when the queues were looked at", labels=["source"])
     up.add_metric(["postgresql"], float(picture.counted is not None))
     up.add_metric(["broker"], float(picture.depths is not None))
-    return [up, *_of_broker(picture), *_of_queues(picture.queues), *_of_letters(picture), *_of_processes(picture)]
+    queues = [*_of_broker(picture), *_of_queues(picture.queues), *_of_letters(picture), *_of_processes(picture)]
+    return [up, *queues, *_of_breakers(sharing)]
+
+
+def _of_breakers(sharing: Sharing) -> Iterator[Metric]:
+    """Over all processes, those of workers too. Hosts of webhooks count together: strangers choose their names."""
+    picture = circuit_breakers.watched(sharing)
+    is_open: Counter[str] = Counter()
+    forced_s: dict[str, float] = {}
+    for state in picture.breakers:
+        label = WEBHOOKS if state.name.startswith(HOST_PREFIX) else state.name
+        is_open[label] += state.state == "open"
+        if state.control != AUTO and state.controlled_at:
+            forced_s[label] = max(forced_s.get(label, 0.0), (picture.as_of - state.controlled_at).total_seconds())
+    opened = GaugeMetricFamily("fleet_breaker_open", "Breakers that are open in any process", labels=["breaker"])
+    forced = GaugeMetricFamily("fleet_breaker_forced_seconds", "Since when an operator holds it", labels=["breaker"])
+    for label, count in is_open.items():
+        opened.add_metric([label], float(count))
+    for label, seconds in forced_s.items():
+        forced.add_metric([label], seconds)
+    yield opened
+    yield forced
 
 
 def _of_broker(picture: Picture) -> Iterator[Metric]:

@@ -15,7 +15,7 @@ Kind = Literal["relay", "worker"]
 SILENT_S = 15
 
 
-def name_of_this(kind: Kind) -> str:
+def name_of_this(kind: str) -> str:
     """A name for this process that no other has, also not the next one with its number on this machine."""
     host = os.environ.get("DYNO") or socket.gethostname()
     return f"{kind}@{host}:{os.getpid()}-{secrets.token_hex(3)}"
