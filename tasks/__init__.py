@@ -13,7 +13,7 @@ from celery import Celery, Task, signals
 
 from tasks import delivery, speech
 from tasks.causes import cause_of
-from tasks.wiring import wire
+from tasks.wiring import share_breakers, wire
 
 log = logging.getLogger("tasks")
 
@@ -81,6 +81,12 @@ def _wire_worker_or_beat(**_: Any) -> None:
     """Having a receiver for this signal also keeps Celery from setting up logs of its own."""
     wire()
     speech.tame()
+
+
+@signals.worker_process_init.connect
+def _share_breakers(**_: Any) -> None:
+    """In each of the pool's children: they call what is outside, and they fork no more."""
+    share_breakers("worker")
 
 
 @signals.task_failure.connect

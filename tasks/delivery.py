@@ -14,8 +14,9 @@ from contextlib import contextmanager
 
 import peewee
 
-from fleet import clock, logs, metrics
+from fleet import breakers, clock, logs, metrics
 from fleet.db import transaction
+from fleet.gateways.cards import CardsResting
 from fleet.outages import database_is_away
 from fleet.services import outbox
 from fleet.services.outbox import Message
@@ -67,14 +68,20 @@ def together(topic: str, ids: Sequence[str], effect: Callable[[list[Message]], o
 
 
 def one_by_one(
-    ids: Sequence[str], attempt: Callable[[Message], bool], *, topic: str, hopeless: tuple[type[Exception], ...] = ()
+    ids: Sequence[str],
+    attempt: Callable[[Message], bool],
+    *,
+    topic: str,
+    hopeless: tuple[type[Exception], ...] = (),
+    wait_s: Callable[[], float] = lambda: 0.0,
 ) -> None:
     """Handle messages whose effect is outside PostgreSQL: `attempt` makes its own transactions and confirms.
 
     It returns False when there is nothing for it to do now. What it raises is tried again later, unless `hopeless` lists it.
+    While `wait_s` says that what is outside is away, messages are given back for so long, and no delivery of them counts.
     """
     with lease_takes_over(topic):
-        _each_counted(outbox.unfinished(ids), attempt, deadline=time.monotonic() + BUDGET_S, hopeless=hopeless)
+        _each_counted(outbox.unfinished(ids), attempt, deadline=time.monotonic() + BUDGET_S, hopeless=hopeless, wait_s=wait_s)
 
 
 def _settle(topic: str, messages: Sequence[Message], effect: Callable[[list[Message]], object]) -> list[Message]:
@@ -97,10 +104,12 @@ def _each_counted(
     *,
     deadline: float,
     hopeless: tuple[type[Exception], ...] = (),
+    wait_s: Callable[[], float] = lambda: 0.0,
 ) -> None:
     for position, message_id in enumerate(ids):
-        if time.monotonic() > deadline:
-            outbox.release(ids[position:], delay_s=0)
+        delay_s = wait_s()
+        if delay_s > 0 or time.monotonic() > deadline:
+            outbox.release(ids[position:], delay_s=delay_s)
             return
         message = outbox.count_delivery(message_id)
         if message is not None:
@@ -122,8 +131,13 @@ def _try(message: Message, attempt: Callable[[Message], bool], hopeless: tuple[t
         except Exception as error:
             if database_is_away(error):
                 raise
-            _note_failure(message, error, hopeless)
-            return
+            if isinstance(error, breakers.Open | CardsResting):
+                # Opened since we looked. Nothing was asked of what is outside, so nothing of it counts against the message.
+                outbox.postpone(message.id, delay_s=error.retry_after_s)
+                outcome = "postponed"
+            else:
+                _note_failure(message, error, hopeless)
+                return
         _report(message.topic, outcome, [message])
 
 

@@ -85,13 +85,14 @@ def payment_refunded(ids: list[str]) -> None:
 @consumer("notifications.sms")
 def sms(ids: list[str]) -> None:
     """Send the text messages that letters promised beside themselves."""
-    delivery.one_by_one(ids, _attempt_sms, topic="notifications.sms", hopeless=HOPELESS)
+    delivery.one_by_one(ids, _attempt_sms, topic="notifications.sms", hopeless=HOPELESS, wait_s=sms_gateway().wait_s)
 
 
 def _send(topic: str, ids: list[str]) -> None:
     """Letters share one session with the mail server; what happens to one of them does not touch the others."""
     with mailer().session() as session:
-        delivery.one_by_one(ids, partial(notifications.send, session=session), topic=topic, hopeless=HOPELESS)
+        attempt = partial(notifications.send, session=session)
+        delivery.one_by_one(ids, attempt, topic=topic, hopeless=HOPELESS, wait_s=session.wait_s)
 
 
 def _attempt_sms(message: Message) -> bool:

@@ -19,7 +19,14 @@ SEND_REFUND = "payments.send_refund"
 @consumer(SEND_REFUND)
 def send_refund(ids: list[str]) -> None:
     """Send approved refunds to the gateway."""
-    delivery.one_by_one(ids, _attempt, topic=SEND_REFUND, hopeless=(CardsNotConfigured,))
+    gateway = cards()
+    wait_s = gateway.wait_s if gateway else _at_once
+    delivery.one_by_one(ids, _attempt, topic=SEND_REFUND, hopeless=(CardsNotConfigured,), wait_s=wait_s)
+
+
+def _at_once() -> float:
+    """There is no gateway to wait for: it is told at once that there is none."""
+    return 0.0
 
 
 def _attempt(message: Message) -> bool:

@@ -28,7 +28,7 @@ from tasks import app, topics, webhooks
 from tasks.backpressure import Backpressure
 from tasks.broker import Broker, BrokerAway
 from tasks.causes import cause_of
-from tasks.wiring import settings, wire
+from tasks.wiring import settings, share_breakers, wire
 
 log = logging.getLogger("tasks.relay")
 
@@ -204,6 +204,7 @@ def main() -> int:
     relay = Relay(Broker(app), known=topics(), limits=settings().queue_limits)
     signal.signal(signal.SIGTERM, relay.stop)
     signal.signal(signal.SIGINT, relay.stop)
+    share_breakers("relay")
     relay.run()
     return 0
 

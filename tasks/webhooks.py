@@ -2,11 +2,12 @@
 
 import logging
 import time
+from functools import partial
 
 from fleet import metrics
 from fleet.gateways.mail import MailNotConfigured, MailRefused
 from fleet.services import webhook_deliveries, webhook_notices
-from fleet.services.outbox import Message, queue_of
+from fleet.services.outbox import queue_of
 from fleet.services.webhook_deliveries import TOPIC, Outcome
 from tasks import consumer, delivery
 from tasks.broker import Broker, BrokerAway
@@ -59,12 +60,11 @@ def deliver(tickets: list[str]) -> int:
 @consumer("notifications.webhook_disabled")
 def disabled(ids: list[str]) -> None:
     """Tell who made an endpoint that it was switched off."""
-    delivery.one_by_one(ids, _tell, topic="notifications.webhook_disabled", hopeless=HOPELESS)
-
-
-def _tell(message: Message) -> bool:
     with mailer().session() as session:
-        return webhook_notices.send(message, session)
+        attempt = partial(webhook_notices.send, session=session)
+        delivery.one_by_one(
+            ids, attempt, topic="notifications.webhook_disabled", hopeless=HOPELESS, wait_s=session.wait_s
+        )
 
 
 def _report(outcome: Outcome) -> None:

@@ -6,9 +6,11 @@ from fleet import config, logs
 from fleet.config import Settings
 from fleet.db import db, refuse_superuser
 from fleet.gateways import mail, sms, stripe_cards, webhooks
+from fleet.gateways.board import Board
 from fleet.gateways.cards import CardGateway
 from fleet.gateways.mail import Mailer
 from fleet.gateways.sms import SmsGateway
+from fleet.services.circuit_breakers import Kind, Sharing
 
 # A batch may take longer than anything that a person waits for.
 STATEMENT_TIMEOUT_MS = 20_000
@@ -42,6 +44,11 @@ def sms_gateway() -> SmsGateway:
 def cards() -> CardGateway | None:
     """The way that card payments go; None where there is none."""
     return stripe_cards.gateway(settings())
+
+
+def share_breakers(kind: Kind) -> None:
+    """Let this process hear what operators say of circuit breakers, and tell how its own stand. It must fork no more."""
+    Sharing(Board(settings().redis_url), kind).start()
 
 
 def wire() -> None:

@@ -8,6 +8,7 @@ from flask import Blueprint, Response, current_app, g
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
+from fleet import deadline
 from fleet.http import Answer, answer, if_match, operation, page_answer, replay, shape, stored
 from fleet.idempotency import Claim, StoredAnswer
 from fleet.paging import page
@@ -145,6 +146,7 @@ def create(body: CreatePayment, claim: Claim) -> Answer:
     the outcome is not known: the same request with the same key asks again and never charges twice.
     """
     if body.method == "card":
+        deadline.allow(current_app.extensions["fleet"].settings.card_deadline_ms / 1000)
         cards = current_app.extensions["fleet"].cards
         return _answered(card_payments.pay(g.actor, body.as_wish(), claim=claim, answer_of=_created, cards=cards))
     return _answered(payments.record(g.actor, body.as_wish(), claim=claim, answer_of=_created))

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 from kombu import Connection
 
+from fleet import breakers
+
 log = logging.getLogger("fleet.broker")
 
 # What Celery puts before every key of ours in Redis; a test holds the two together.
@@ -49,7 +51,7 @@ class BrokerGauge:
 
     def _find_out(self, asked: "Asked", queues: tuple[str, ...]) -> None:
         try:
-            asked.found = _depths(self._url, queues)
+            asked.found = breakers.breaker(breakers.BROKER).call(_depths, self._url, queues)
         except Exception as error:  # drivers raise what they like, and the answer is the same: nobody knows
             log.info("the broker does not tell its depth", extra={"cause": type(error).__name__})
         finally:

@@ -1,5 +1,6 @@
 """What the house knows of card payments: what is asked of a gateway, what it tells, and how it fails."""
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, Protocol
@@ -16,6 +17,10 @@ class CardsUnavailable(Exception):
     def __init__(self, cause: str, *, retry_after_s: float = _RETRY_AFTER_S) -> None:
         super().__init__(cause)
         self.retry_after_s = retry_after_s
+
+
+class CardsResting(CardsUnavailable):
+    """The gateway was not asked: its breaker is open, or too many are asking. Whoever comes again later has lost nothing."""
 
 
 class TooManyCharges(CardsUnavailable):
@@ -108,8 +113,11 @@ class CardEvent:
 
 
 class CardGateway(Protocol):
-    def check(self) -> None:
-        """Raises CardsUnavailable while the breaker is open: nothing need be begun."""
+    def place(self) -> AbstractContextManager[None]:
+        """A place among those who may ask from the web at once. Raises CardsResting: then nothing need be begun."""
+
+    def wait_s(self) -> float:
+        """Seconds until the gateway may be asked, because it is away; else 0."""
 
     def charge(self, charge: Charge) -> Outcome:
         """Charge the card once, however often it is called for one payment. Raises CardsUnavailable."""

@@ -1,6 +1,7 @@
 """E-mail: over SMTP where SMTP_URL says so, into a folder in development and tests, nowhere in production without it."""
 
 import smtplib
+import socket
 import ssl
 import time
 from collections.abc import Iterator
@@ -15,13 +16,17 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
-from fleet import clock
+from fleet import breakers, clock
+from fleet.breakers import Breaker
 from fleet.config import Settings
+from fleet.gateways import wire
 from fleet.gateways.local_outbox import LocalOutbox
 
 TIMEOUT_S = 10.0
 # For one mail altogether: a server that takes its time with each of its answers must not outlast a worker's patience.
 TOTAL_S = 25.0
+MOST_ANSWER_BYTES = 1024 * 1024
+_READY, _CLOSING_DOWN = 220, 421
 _PORTS = {"smtp": 25, "smtps": 465}
 _REFUSED_FOR_GOOD = 500
 
@@ -70,8 +75,11 @@ class Mail:
 class Session(Protocol):
     """A way to send several mails one after the other; what happens to one does not touch the next."""
 
+    def wait_s(self) -> float:
+        """Seconds until a mail may be tried, because the server is away; else 0."""
+
     def send(self, mail: Mail) -> None:
-        """Hand the mail over. Raises MailNotConfigured, MailRefused, MailUnavailable."""
+        """Hand the mail over. Raises MailNotConfigured, MailRefused, MailUnavailable, breakers.Open."""
 
 
 class Mailer(Protocol):
@@ -130,14 +138,23 @@ def composed(mail: Mail, sender: str) -> EmailMessage:
 class SmtpMailer:
     """One connection a session, at most TIMEOUT_S for each answer. TLS from the start (smtps) or as soon as offered."""
 
-    def __init__(self, url: str, sender: str, *, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        url: str,
+        sender: str,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        total_s: float = TOTAL_S,
+        breaker: Breaker | None = None,
+    ) -> None:
         parts = urlsplit(url)
         self.implicit_tls = parts.scheme == "smtps"
         self.host = parts.hostname or "localhost"
         self.port = parts.port or _PORTS[parts.scheme]
         self.user, self.password = unquote(parts.username or ""), unquote(parts.password or "")
         self.sender = sender
-        self.timeout_s = timeout_s
+        self.timeout_s, self.total_s = timeout_s, total_s
+        self.breaker = breaker or breakers.breaker(breakers.SMTP, is_failure=is_outage)
 
     @contextmanager
     def session(self) -> Iterator[Session]:
@@ -164,13 +181,23 @@ class _Patient(smtplib.SMTP):
         return super().data(msg)
 
     def getreply(self) -> tuple[int, bytes]:
-        left_s = self.ends_at - time.monotonic()
-        if left_s <= 0:
-            self.close()
-            raise smtplib.SMTPServerDisconnected("out of time")
-        if self.sock:
-            self.sock.settimeout(min(self.timeout, left_s))
+        if self.file is None and self.sock:
+            # Each byte gets what is left of the whole: an answer that drips would make each wait short and all of them endless.
+            self.file = wire.reader(self.sock, self._wait_s, most_bytes=MOST_ANSWER_BYTES)
         return super().getreply()
+
+    def _get_socket(self, host: str, port: int, timeout: float) -> Any:
+        """The name is looked up apart, in its time; TLS still asks the server for it."""
+        error: OSError = socket.gaierror("not found in time")
+        for _, place in wire.lookups.find(host, port, timeout_s=timeout)[: wire.MOST_ADDRESSES]:
+            try:
+                return super()._get_socket(place[0], port, min(timeout, wire.left(self.ends_at)))  # type: ignore[misc]  # not in the stubs
+            except OSError as refused:
+                error = refused
+        raise error
+
+    def _wait_s(self) -> float:
+        return min(self.timeout, wire.left(self.ends_at))
 
 
 class _PatientTls(_Patient, smtplib.SMTP_SSL):
@@ -184,16 +211,22 @@ class SmtpSession:
         self._mailer = mailer
         self._smtp: _Patient | None = None
 
+    def wait_s(self) -> float:
+        return self._mailer.breaker.wait_s()
+
     def send(self, mail: Mail) -> None:
-        """Raises MailRefused, MailUnavailable."""
+        """Raises MailRefused, MailUnavailable, breakers.Open."""
         message = composed(mail, self._mailer.sender)
         try:
-            ends_at = time.monotonic() + TOTAL_S
-            if not self._sent_over_kept(message, mail.to, ends_at):
-                self._smtp = _connected(self._mailer, ends_at)
-                self._smtp.send_message(message, to_addrs=[mail.to])
+            self._mailer.breaker.call(self._hand_over, message, mail.to)
         except (smtplib.SMTPException, OSError) as error:
             raise _translated(error) from error
+
+    def _hand_over(self, message: EmailMessage, to: str) -> None:
+        ends_at = time.monotonic() + self._mailer.total_s
+        if not self._sent_over_kept(message, to, ends_at):
+            self._smtp = _connected(self._mailer, ends_at)
+            self._smtp.send_message(message, to_addrs=[to])
 
     def _sent_over_kept(self, message: EmailMessage, to: str, ends_at: float) -> bool:
         """Send over the kept connection; False when there is none that lives, and nothing of this mail was taken.
@@ -224,13 +257,16 @@ class SmtpSession:
 
 
 def _connected(mailer: SmtpMailer, ends_at: float) -> _Patient:
+    smtp: Any = _Patient(timeout=mailer.timeout_s)
     if mailer.implicit_tls:
-        context = ssl.create_default_context()
-        smtp: _Patient = _PatientTls(mailer.host, mailer.port, timeout=mailer.timeout_s, context=context)
-    else:
-        smtp = _Patient(mailer.host, mailer.port, timeout=mailer.timeout_s)
+        smtp = _PatientTls(timeout=mailer.timeout_s, context=ssl.create_default_context())
+    # The time runs from before the greeting, so it is not the constructor that connects; TLS asks for this name.
+    smtp._host = mailer.host
     smtp.begin(ends_at=ends_at)
     try:
+        code, _ = smtp.connect(mailer.host, mailer.port)
+        if code != _READY:
+            raise smtplib.SMTPConnectError(code, "not ready")
         _introduce(smtp, mailer)
     except BaseException:
         smtp.close()
@@ -263,6 +299,9 @@ class FolderMailer:
     def session(self) -> Iterator[Session]:
         yield self
 
+    def wait_s(self) -> float:
+        return 0.0
+
     def send(self, mail: Mail) -> None:
         """Raises MailRefused, MailUnavailable."""
         content = composed(mail, self._sender).as_bytes()
@@ -283,9 +322,21 @@ class NoMailer:
     def session(self) -> Iterator[Session]:
         yield self
 
+    def wait_s(self) -> float:
+        return 0.0
+
     def send(self, mail: Mail) -> None:
         """Raises MailNotConfigured."""
         raise MailNotConfigured("SMTP_URL is not set")
+
+
+def is_outage(kind: type[BaseException], error: BaseException) -> bool:
+    """Whether a failed mail says that the server is away: what it answers about one mail or one recipient does not."""
+    if isinstance(error, smtplib.SMTPResponseException):
+        return error.smtp_code == _CLOSING_DOWN or isinstance(error, smtplib.SMTPConnectError)
+    if isinstance(error, smtplib.SMTPException):
+        return isinstance(error, smtplib.SMTPServerDisconnected)
+    return isinstance(error, OSError)
 
 
 def _translated(error: Exception) -> MailError:

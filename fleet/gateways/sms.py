@@ -1,25 +1,22 @@
 """Text messages: one HTTP POST to the provider that SMS_URL names, into the local outbox in development and tests.
 
-The provider is any that takes JSON of `to`, `text`, `sender` and `id` with a bearer token. Redirects are not followed and no
-proxy of the environment is used. Neither numbers nor texts are in any error or log.
+The provider is any that takes JSON of `to`, `text`, `sender` and `id` with a bearer token. Neither numbers nor texts are in any
+error or log. While the provider is away a breaker keeps messages waiting.
 """
 
 import json
-import socket
-import ssl
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit
 
+from fleet import breakers
+from fleet.breakers import Breaker
 from fleet.config import Settings
 from fleet.gateways.local_outbox import LocalOutbox
+from fleet.gateways.wire import Caller, Limits, NotConnected
 
 CONNECT_S, READ_S, TOTAL_S = 3.0, 10.0, 15.0
+_MOST_ANSWER_BYTES = 64 * 1024
 # Who says so has not begun. Any other 5xx may come from a gateway in front of a provider that has taken the message.
 _NOT_TAKEN = (429, 503)
 
@@ -54,8 +51,11 @@ class Sms:
 
 
 class SmsGateway(Protocol):
+    def wait_s(self) -> float:
+        """Seconds until a message may be tried, because the provider is away; else 0."""
+
     def send(self, sms: Sms) -> None:
-        """Hand the message over. Raises SmsNotConfigured, SmsRefused, SmsUnavailable, SmsUncertain."""
+        """Hand the message over. Raises SmsNotConfigured, SmsRefused, SmsUnavailable, SmsUncertain, breakers.Open."""
 
 
 def gateway(settings: Settings) -> SmsGateway:
@@ -79,18 +79,21 @@ class HttpSms:
         connect_s: float = CONNECT_S,
         read_s: float = READ_S,
         total_s: float = TOTAL_S,
+        breaker: Breaker | None = None,
     ) -> None:
-        parts = urlsplit(url)
-        self._tls = parts.scheme == "https"
-        self._host, self._port = parts.hostname or "", parts.port
-        self._path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        self._token, self._sender = token, sender
-        self._connect_s, self._read_s, self._total_s = connect_s, read_s, total_s
+        self._url, self._token, self._sender = url, token, sender
+        self._caller = Caller(Limits(connect_s, read_s, total_s), most_bytes=_MOST_ANSWER_BYTES)
+        self._breaker = breaker or breakers.breaker(breakers.SMS, is_failure=is_outage)
+
+    def wait_s(self) -> float:
+        return self._breaker.wait_s()
 
     def send(self, sms: Sms) -> None:
-        """Raises SmsRefused, SmsUnavailable, SmsUncertain."""
-        with self._connected() as connection:
-            status = self._posted(connection, sms)
+        """Raises SmsRefused, SmsUnavailable, SmsUncertain, breakers.Open."""
+        self._breaker.call(self._send, sms)
+
+    def _send(self, sms: Sms) -> None:
+        status = self._posted(sms)
         if status in _NOT_TAKEN:
             raise SmsUnavailable(f"the provider answered {status}")
         if status >= 500:
@@ -98,32 +101,7 @@ class HttpSms:
         if not 200 <= status < 300:
             raise SmsRefused(f"the provider answered {status}")
 
-    @contextmanager
-    def _connected(self) -> Iterator[HTTPConnection]:
-        connection = self._connection()
-        try:
-            connection.connect()
-        except OSError as error:
-            connection.close()
-            raise SmsUnavailable(f"no connection: {type(error).__name__}") from error
-        wire: socket.socket = connection.sock
-        wire.settimeout(self._read_s)
-        # A provider that drips its answer byte by byte keeps every read short: only this ends it.
-        hang_up = threading.Timer(self._total_s, lambda: _hang_up(wire))
-        hang_up.daemon = True
-        hang_up.start()
-        try:
-            yield connection
-        finally:
-            hang_up.cancel()
-            connection.close()
-
-    def _connection(self) -> HTTPConnection:
-        if not self._tls:
-            return HTTPConnection(self._host, self._port, timeout=self._connect_s)
-        return HTTPSConnection(self._host, self._port, timeout=self._connect_s, context=ssl.create_default_context())
-
-    def _posted(self, connection: HTTPConnection, sms: Sms) -> int:
+    def _posted(self, sms: Sms) -> int:
         body = json.dumps({"to": sms.to, "text": sms.text, "sender": self._sender, "id": sms.id}).encode()
         headers = {
             "Content-Type": "application/json",
@@ -132,19 +110,18 @@ class HttpSms:
             "Idempotency-Key": sms.id,
         }
         try:
-            connection.request("POST", self._path, body, headers)
             # The status says all: what else the provider answers is not read.
-            return connection.getresponse().status
+            return self._caller.call("POST", self._url, headers, body, wants_body=False).status
+        except NotConnected as error:
+            raise SmsUnavailable(f"no connection: {error.cause}") from error
         except Exception as error:
             # Also what interrupts the wait, such as the time limit of the task: the message may be on its way.
             raise SmsUncertain(f"no answer: {type(error).__name__}") from error
 
 
-def _hang_up(wire: socket.socket) -> None:
-    try:
-        socket.socket.shutdown(wire, socket.SHUT_RDWR)
-    except OSError:
-        return
+def is_outage(kind: type[BaseException], error: BaseException) -> bool:
+    """Whether a failed call says that the provider is away or overwhelmed, and not that it refused this message."""
+    return isinstance(error, SmsUnavailable | SmsUncertain)
 
 
 class FolderSms:
@@ -152,6 +129,9 @@ class FolderSms:
 
     def __init__(self, directory: Path) -> None:
         self._outbox = LocalOutbox(directory)
+
+    def wait_s(self) -> float:
+        return 0.0
 
     def send(self, sms: Sms) -> None:
         """Raises SmsUnavailable."""
@@ -164,6 +144,9 @@ class FolderSms:
 
 class NoSms:
     """Production without SMS_URL. Nothing is promised by it then; what was promised before becomes a dead letter."""
+
+    def wait_s(self) -> float:
+        return 0.0
 
     def send(self, sms: Sms) -> None:
         """Raises SmsNotConfigured."""

@@ -5,24 +5,25 @@ and never charges or pays twice. Nothing of what Stripe says reaches a log or a 
 """
 
 import logging
-import time
-from collections.abc import Callable
-from contextlib import suppress
+import ssl
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from http.client import HTTPException
 from typing import Any, TypeVar
 
-import requests
 import stripe
-from urllib3 import Timeout
 
-from fleet import breakers
+from fleet import breakers, deadline
 from fleet.breakers import Breaker
+from fleet.bulkheads import Bulkhead, Full
 from fleet.config import Settings
 from fleet.gateways.cards import (
     BadSignature,
     CardEvent,
     CardGateway,
+    CardsResting,
     CardsUnavailable,
     Charge,
     Outcome,
@@ -31,6 +32,7 @@ from fleet.gateways.cards import (
     TooManyCharges,
 )
 from fleet.gateways.stripe_events import code_of, declined, event_of, metadata_of, outcome_of, refund_outcome
+from fleet.gateways.wire import Caller, Limits, NotConnected
 from fleet.idempotency import KEPT_HOURS
 
 T = TypeVar("T")
@@ -49,7 +51,12 @@ def gateway(settings: Settings) -> CardGateway | None:
     """The gateway of these settings; None without an API key."""
     if not settings.stripe_api_key:
         return None
-    return StripeCards(settings.stripe_api_key, settings.stripe_api_base, settings.stripe_webhook_secret)
+    return StripeCards(
+        settings.stripe_api_key,
+        settings.stripe_api_base,
+        settings.stripe_webhook_secret,
+        bulkhead=Bulkhead(breakers.STRIPE, settings.card_calls_at_once),
+    )
 
 
 class StripeCards:
@@ -62,21 +69,36 @@ class StripeCards:
         webhook_secret: str,
         *,
         breaker: Breaker | None = None,
+        bulkhead: Bulkhead | None = None,
         timeouts: tuple[float, float, float] = (CONNECT_S, READ_S, TOTAL_S),
     ) -> None:
-        http = stripe.RequestsClient(session=BoundedSession(*timeouts))
+        http = _Http(Limits(*timeouts))
         # Repeating is ours to decide: the outbox and the sweep do, with the same key.
         self._client = stripe.StripeClient(
             api_key, base_addresses={"api": api_base.rstrip("/")}, max_network_retries=0, http_client=http
         )
-        self._breaker = breaker or breakers.breaker("stripe", is_failure=is_outage)
+        self._breaker = breaker or breakers.breaker(breakers.STRIPE, is_failure=is_outage)
+        self._bulkhead = bulkhead
         self._webhook_secret = webhook_secret
 
-    def check(self) -> None:
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        if (wait_s := self._breaker.wait_s()) > 0:
+            raise CardsResting("breaker open", retry_after_s=wait_s)
+        if self._bulkhead is None:
+            yield
+            return
         try:
-            self._breaker.check()
-        except breakers.Open as refusal:
-            raise CardsUnavailable("breaker open", retry_after_s=refusal.retry_after_s) from None
+            self._bulkhead.enter()
+        except Full:
+            raise CardsResting("too many at once", retry_after_s=1) from None
+        try:
+            yield
+        finally:
+            self._bulkhead.leave()
+
+    def wait_s(self) -> float:
+        return self._breaker.wait_s()
 
     def charge(self, charge: Charge) -> Outcome:
         if charge.reference:
@@ -181,37 +203,38 @@ class StripeCards:
         try:
             return self._breaker.call(call)
         except breakers.Open as refusal:
-            raise CardsUnavailable("breaker open", retry_after_s=refusal.retry_after_s) from None
+            raise CardsResting("breaker open", retry_after_s=refusal.retry_after_s) from None
         except (stripe.CardError, stripe.InvalidRequestError, stripe.IdempotencyError):
             raise
         except stripe.StripeError as error:
             raise CardsUnavailable(f"{type(error).__name__} {error.http_status or ''}".strip()) from None
 
 
-class BoundedSession(requests.Session):
-    """Follows no redirect, reads no proxy from the environment, and takes neither more time nor more bytes than allowed."""
+class _Http(stripe.HTTPClient):
+    """What Stripe's library calls with: a connection a call, none of which outlasts its total or the request's deadline."""
 
-    def __init__(self, connect_s: float, read_s: float, total_s: float) -> None:
+    name = "fleet"
+
+    def __init__(self, limits: Limits) -> None:
         super().__init__()
-        self.trust_env = False
-        self._connect_s, self._read_s, self._total_s = connect_s, read_s, total_s
+        self._total_s = limits.total_s
+        context = ssl.create_default_context(cafile=stripe.ca_bundle_path)
+        self._caller = Caller(limits, most_bytes=MAX_ANSWER_BYTES, context=context)
 
-    def request(self, *args: Any, **kwargs: Any) -> requests.Response:
-        """The answer, all of it. The body's last read may end `read_s` after the total; whatever else is later is not had."""
-        deadline = time.monotonic() + self._total_s
-        # With a total, the wait for the answer is cut to what the connecting has left of it.
-        timeout = Timeout(connect=self._connect_s, read=self._read_s, total=self._total_s)
-        response = super().request(*args, **{**kwargs, "allow_redirects": False, "stream": True, "timeout": timeout})
-        parts, size = [], 0
-        with response:
-            # One read of the socket at a time: to wait for a full part would let each byte of a slow one begin the wait anew.
-            while part := response.raw.read1(16_384, decode_content=True):
-                size += len(part)
-                if size > MAX_ANSWER_BYTES or time.monotonic() > deadline:
-                    raise requests.exceptions.ReadTimeout("the answer is too long, or takes too long")
-                parts.append(part)
-        response._content = b"".join(parts)  # where requests itself keeps what it has read
-        return response
+    def request(
+        self, method: str, url: str, headers: Mapping[str, str] | None, post_data: Any = None, *, _usage: Any = None
+    ) -> tuple[Any, int, Any]:
+        """Raises stripe.APIConnectionError whatever went wrong on the way."""
+        body = post_data.encode() if isinstance(post_data, str) else post_data or b""
+        try:
+            total_s = deadline.for_a_call(self._total_s)
+            told = self._caller.call(method.upper(), url, headers or {}, body, total_s=total_s)
+        except (deadline.Over, NotConnected, OSError, HTTPException) as error:
+            raise stripe.APIConnectionError(type(error).__name__) from error
+        return told.body, told.status, told.headers
+
+    def close(self) -> None:
+        """There is nothing to close."""
 
 
 def _is_replay(error: stripe.StripeError) -> bool:
@@ -220,7 +243,12 @@ def _is_replay(error: stripe.StripeError) -> bool:
 
 
 def is_outage(kind: type[BaseException], error: BaseException) -> bool:
-    """Whether a failed call says that Stripe is away or overwhelmed, and not that it refused this one."""
+    """Whether a failed call says that Stripe is away or overwhelmed, and not that it refused this one.
+
+    A call that was cut short because its request had little time left says neither.
+    """
+    if isinstance(error.__cause__, deadline.Over):
+        return False
     if isinstance(error, stripe.APIConnectionError | stripe.RateLimitError):
         return True
     return isinstance(error, stripe.APIError) and (error.http_status or 500) >= 500

@@ -110,6 +110,12 @@ RELEASE = _LOCKED.format(
     next_attempt_at = now() + interval '1 second' * %(delay_s)s * (0.9 + 0.2 * random())""",
     answer="id",
 )
+POSTPONE = _LOCKED.format(
+    also="",
+    change="""publishes = greatest(publishes - 1, 0), deliveries = greatest(deliveries - 1, 0),
+    next_attempt_at = now() + interval '1 second' * %(delay_s)s * (0.9 + 0.2 * random())""",
+    answer="id",
+)
 FAIL = _LOCKED.format(
     also="",
     change="""last_error = %(error)s, last_error_at = now(), first_error_at = coalesce(first_error_at, now()),

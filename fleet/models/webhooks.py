@@ -184,6 +184,12 @@ UPDATE webhook_delivery d SET status = 'delivered', delivered_at = now(), leased
     response_status = %(status)s, duration_ms = %(duration_ms)s
 WHERE d.id = %(id)s AND {_WAITING}
 """
+# The attempt stays counted, as the ticket's number has to; it is taken off those that the timetable knows of.
+POSTPONED = f"""
+UPDATE webhook_delivery d SET leased_until = NULL, attempts_before = d.attempts_before + 1,
+    next_attempt_at = now() + interval '1 second' * %(delay_s)s
+WHERE d.id = %(id)s AND d.attempts = %(attempts)s AND {_WAITING}
+"""
 FAILED = f"""
 UPDATE webhook_delivery d SET leased_until = NULL, last_error = %(error)s, response_status = %(status)s,
     duration_ms = %(duration_ms)s, status = CASE WHEN %(delay_s)s::float IS NULL THEN 'dead' ELSE 'retrying' END,

@@ -10,6 +10,7 @@ import hmac
 import logging
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
@@ -44,18 +45,23 @@ def pay(actor: Actor, wish: Wish, *, claim: Claim, answer_of: AnswerOf, cards: C
     """
     if cards is None:
         raise Invalid("There is no payment gateway here", code="card_payments_disabled")
-    first = _begin(actor, wish, claim, cards)
-    if isinstance(first, StoredAnswer):
-        return Paid(first, replayed=True)
     outcome = None
-    if first.status == "pending":
-        try:
-            outcome = cards.charge(charge_of(first))
-        except CardsUnavailable as away:
-            log.warning("card gateway away", extra={"payment_id": first.id, "cause": f"{away}"})
-            _end_attempt(first.id)
-            raise _unavailable(away) from None
+    with ExitStack() as place:
+        first = _begin(actor, wish, claim, cards, place)
+        if isinstance(first, StoredAnswer):
+            return Paid(first, replayed=True)
+        if first.status == "pending":
+            outcome = _charged(cards, first)
     return _conclude(actor, first.id, outcome, claim, answer_of)
+
+
+def _charged(cards: CardGateway, payment: Payment) -> Outcome:
+    try:
+        return cards.charge(charge_of(payment))
+    except CardsUnavailable as away:
+        log.warning("card gateway away", extra={"payment_id": payment.id, "cause": f"{away}"})
+        _end_attempt(payment.id)
+        raise _unavailable(away) from None
 
 
 def charge_of(payment: Payment) -> Charge:
@@ -119,17 +125,20 @@ def settle_pending(cards: CardGateway, *, limit: int = 50) -> int:
 
 
 @atomic
-def _begin(actor: Actor, wish: Wish, claim: Claim, cards: CardGateway) -> StoredAnswer | Payment:
-    """The answer that was given before; or the payment of this key, newly written or found, leased to this request."""
+def _begin(actor: Actor, wish: Wish, claim: Claim, cards: CardGateway, place: ExitStack) -> StoredAnswer | Payment:
+    """The answer that was given before; or the payment of this key, newly written or found, leased to this request.
+
+    Whoever is going to ask the gateway has a place for it before anything is written.
+    """
     first = claim.take()
     if first is not None:
         return first
     known = _payment_of(claim)
     if known is not None:
         if known.status == "pending":
-            _lease(known, cards)
+            _lease(known, cards, place)
         return known
-    _refuse_while_away(cards)
+    _take(place, cards)
     invoice = payments.payable_for_update(actor, wish)
     invoice.change(pending_amount=invoice.pending_amount + wish.amount)
     return payments.payment_of(
@@ -156,16 +165,16 @@ def _payment_of(claim: Claim) -> Payment | None:
     return found
 
 
-def _lease(payment: Payment, cards: CardGateway) -> None:
+def _lease(payment: Payment, cards: CardGateway, place: ExitStack) -> None:
     if payment.attempt_ends_at is not None and payment.attempt_ends_at > clock.now():
         raise InProgress()
-    _refuse_while_away(cards)
+    _take(place, cards)
     payment.change(attempt_ends_at=clock.now() + ATTEMPT)
 
 
-def _refuse_while_away(cards: CardGateway) -> None:
+def _take(place: ExitStack, cards: CardGateway) -> None:
     try:
-        cards.check()
+        place.enter_context(cards.place())
     except CardsUnavailable as away:
         raise _unavailable(away) from None
 

@@ -182,6 +182,11 @@ def fail(message: Message, error: str) -> bool:
     return any(dead for (dead,) in db.rows(promises.FAIL, values))
 
 
+def postpone(message_id: Id, *, delay_s: float) -> None:
+    """Take back a delivery that was counted and in which nothing could be tried: it is as if it had not been."""
+    db.execute_sql(promises.POSTPONE, {"ids": _array([message_id]), "delay_s": delay_s})
+
+
 def backoff_s(deliveries: int) -> float:
     """How long to wait after the n-th failure: 5 s, 20 s, 80 s, 5 min, 21 min, then an hour, each give or take a fifth."""
     planned = min(FIRST_BACKOFF_S * 4 ** (deliveries - 1), LONGEST_BACKOFF_S)

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import orjson
 
-from fleet import clock
+from fleet import breakers, clock
 from fleet.auth import Actor
 from fleet.db import atomic, db, transaction
 from fleet.errors import InvalidState, NotFound
@@ -44,7 +44,7 @@ NO_WORD, BROKEN = "no_word", "internal"
 
 class Sender(Protocol):
     def post(self, url: str, headers: dict[str, str], body: bytes) -> Reply:
-        """Raises NotDelivered."""
+        """Raises NotDelivered, breakers.Open."""
 
 
 class Ticket(NamedTuple):
@@ -78,7 +78,10 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of an attempt. `status` is the new state; `disabled` why the endpoint was switched off by it."""
+    """What came of an attempt. `status` is the new state, or `postponed` when nothing was tried.
+
+    `disabled` is why the endpoint was switched off by it.
+    """
 
     attempt: Attempt
     status: str
@@ -127,6 +130,8 @@ def attempt(ticket: str, sender: Sender) -> Outcome | None:
     started = time.monotonic()
     try:
         return _tried(begun, sender, started)
+    except breakers.Open as resting:
+        return _postpone(begun, resting.retry_after_s)
     except Exception as error:
         if database_is_away(error):
             raise
@@ -193,6 +198,17 @@ def _note_failure(
     elif rules.is_hopeless(failing_since, failures, now=now):
         disabled = _disable(begun.endpoint_id, "failing")
     return Outcome(begun, "dead" if delay_s is None else "retrying", status, error, duration_ms, disabled)
+
+
+@atomic
+def _postpone(begun: Attempt, delay_s: float) -> Outcome:
+    """Its host is away, and was not asked: that is no failure of the delivery, and brings its end no nearer.
+
+    The endpoint rests, or the relay would ring for each of its deliveries in turn.
+    """
+    db.execute_sql(models.POSTPONED, {"id": begun.id, "attempts": begun.attempts, "delay_s": delay_s})
+    db.execute_sql(models.REST, {"endpoint_id": begun.endpoint_id, "rest_s": delay_s})
+    return Outcome(begun, "postponed", None, None, 0)
 
 
 def _disable(endpoint_id: UUID, reason: str) -> str | None:

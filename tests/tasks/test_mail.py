@@ -1,6 +1,7 @@
 """Mails go out whole, to one address, within their time; what goes wrong says whether trying again helps."""
 
 import email
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from fleet import clock
 from fleet.config import Settings
 from fleet.gateways import mail
 from fleet.gateways.mail import FolderMailer, Mail, MailNotConfigured, MailRefused, MailUnavailable, SmtpMailer
+from tests.receiver import on_the_wire
 from tests.tasks.certificates import certificate_in
 from tests.tasks.postbox import LOGIN, PASSWORD, postbox, silent_server
 
@@ -242,15 +244,30 @@ class TestSession:
             session.send(letter())
         assert len(box.mails) == 2
 
-    def test_a_server_that_answers_slowly_each_time_has_its_time_for_the_whole(self, monkeypatch):
-        monkeypatch.setattr(mail, "TOTAL_S", 0.3)
-        with postbox() as box, SmtpMailer(box.url, SENDER).session() as session:
+    def test_a_server_that_answers_slowly_each_time_has_its_time_for_the_whole(self):
+        with postbox() as box, SmtpMailer(box.url, SENDER, total_s=0.3).session() as session:
             box.answers_after_s = 0.2
             started = time.monotonic()
             with pytest.raises(MailUnavailable):
                 session.send(letter())
         assert time.monotonic() - started < 2
         assert box.mails == []
+
+
+    @pytest.mark.parametrize("beginning", [b"", b"220-"])
+    def test_a_greeting_that_drips_ends_with_the_time_for_the_whole(self, beginning: bytes) -> None:
+        def drip(connection: socket.socket) -> None:
+            connection.sendall(beginning)
+            for _ in range(100):
+                time.sleep(0.05)
+                connection.sendall(b"\n220-" if beginning else b"2")
+
+        with on_the_wire(drip) as url:
+            mailer = SmtpMailer(url.replace("http", "smtp").rstrip("/"), SENDER, timeout_s=5, total_s=0.3)
+            started = time.monotonic()
+            with mailer.session() as session, pytest.raises(MailUnavailable):
+                session.send(letter())
+        assert 0.3 <= time.monotonic() - started < 2
 
 
 def test_letters_of_optional_kinds_can_be_ended_with_one_click():

@@ -34,10 +34,14 @@ class Post:
         self.mails: list[Mail] = []
         self.fails_with: Exception | None = None
         self.while_sending: Callable[[], object] = lambda: None
+        self.away_s = 0.0
 
     @contextmanager
     def session(self) -> Iterator[Session]:
         yield self
+
+    def wait_s(self) -> float:
+        return self.away_s
 
     def send(self, mail: Mail) -> None:
         self.while_sending()

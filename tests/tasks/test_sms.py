@@ -42,7 +42,7 @@ MESSAGE = Sms("01a2175a-3166-71f2-8520-7980a10af0f7", "+351210000000", "Reminder
 NEEDED = {"DATABASE_URL": "postgresql://h/d", "REDIS_URL": "redis://h/0", "SECRET_KEY": "k3Jx9Qz7Lm2Vb8Nw4Rt6Yp1Hs5Dg0Fc2Aa"}
 
 
-def gateway(url: str, **times: float) -> HttpSms:
+def gateway(url: str, **times: Any) -> HttpSms:
     return HttpSms(url, token="secret-token", sender="Fleet", **times)
 
 
@@ -153,6 +153,10 @@ class Post:
     def __init__(self) -> None:
         self.sent: list[Sms] = []
         self.ends_with: BaseException | None = None
+        self.away_s = 0.0
+
+    def wait_s(self) -> float:
+        return self.away_s
 
     def send(self, message: Sms) -> None:
         self.sent.append(message)

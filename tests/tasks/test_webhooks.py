@@ -341,7 +341,7 @@ class TestEndpointsThatFail:
 
 
 def mailer_that(sends: Any) -> SimpleNamespace:
-    return SimpleNamespace(session=lambda: nullcontext(SimpleNamespace(send=sends)))
+    return SimpleNamespace(session=lambda: nullcontext(SimpleNamespace(send=sends, wait_s=lambda: 0.0)))
 
 
 class TestTellingItsMaker:
