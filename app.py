@@ -9,6 +9,7 @@ from fleet.blueprints import (
     api_keys,
     audit,
     branches,
+    cache,
     calendar,
     card_events,
     dead_letters,
@@ -51,6 +52,7 @@ BLUEPRINTS = (
     webhooks.bp,
     dead_letters.bp,
     queues.bp,
+    cache.bp,
     audit.bp,
     notifications.bp,
 )
