@@ -14,6 +14,7 @@ from redis import Redis
 
 from fleet.db import db
 from fleet.embedded import Databases
+from fleet.services import outbox
 from tests.cast import Cast, at, iso
 from tests.source import ROOT
 from tests.tasks.crew import BEAT, RELAY, WORKER, await_, running
@@ -98,5 +99,6 @@ def test_only_the_structures_of_the_broker_live_without_an_end() -> None:
 
 
 def test_a_key_that_nobody_wrote_down_is_found() -> None:
-    assert row_of("somebodys:key") is None
+    assert [row_of(key) for key in ("somebodys:key", "fleet:unknown", "fleet-cache:2:vehicles:an-id")] == [None] * 3
+    assert {row.pattern for row in page()} >= {f"fleet:{queue}" for queue in outbox.QUEUES}
     assert row_of("fleet-cache:1:vehicles:an-id") is not None
