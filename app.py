@@ -9,6 +9,7 @@ from fleet.blueprints import (
     api_keys,
     audit,
     branches,
+    cache,
     calendar,
     card_events,
     circuit_breakers,
@@ -53,6 +54,7 @@ BLUEPRINTS = (
     dead_letters.bp,
     queues.bp,
     circuit_breakers.bp,
+    cache.bp,
     audit.bp,
     notifications.bp,
 )

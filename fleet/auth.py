@@ -38,7 +38,7 @@ COUNTER = CUSTOMER | {
 MANAGER = COUNTER | WORKSHOP | {
     "branches.manage", "vehicle_classes.manage", "vehicles.create", "vehicles.update", "vehicles.delete",
     "rentals.backdate", "customers.erase", "ledger.read", "events.read", "queues.read", "refunds.approve",
-    "circuit_breakers.read",
+    "circuit_breakers.read", "cache.read",
 }  # fmt: skip
 ACCOUNTANT = EVERYBODY | {
     "customers.read", "customers.read_all", "rentals.read", "rentals.read_all", "invoices.read", "invoices.read_all",
@@ -48,7 +48,7 @@ ACCOUNTANT = EVERYBODY | {
 }  # fmt: skip
 ADMIN = MANAGER | ACCOUNTANT | {
     "users.manage", "webhooks.manage", "audit.read", "dead_letters.read", "dead_letters.replay", "dead_letters.discard",
-    "circuit_breakers.control",
+    "circuit_breakers.control", "cache.flush",
 }  # fmt: skip
 
 # The one table of who may do what; docs/api.md shows it and a test holds the two together.

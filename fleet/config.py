@@ -15,6 +15,8 @@ from fleet.rules.languages import LANGUAGES
 
 # Short ones for what is slow: what waits in the broker longer than its lease is published twice.
 QUEUES = {"accounting": 200, "notifications": 20, "webhooks": 20, "maintenance": 200, "default": 20}
+# What can be cached: fleet/cache.py.
+CACHED = ("vehicles", "vehicle_classes", "branches", "availability")
 Environment = Literal["development", "test", "production"]
 DEVELOPMENT_SECRET = "development-only-secret-key-never-in-production"  # noqa: S105 - refused by production below
 # Published in the README: it opens only a demo on one's own machine, which production refuses to make.
@@ -125,6 +127,14 @@ def _breaker_overrides(raw: str) -> str:
     return raw
 
 
+def _cached(raw: str) -> tuple[str, ...]:
+    """Such as vehicles,branches; or none."""
+    chosen = () if raw == "none" else _names(raw)
+    if not set(chosen) <= set(CACHED):
+        raise ValueError("must be none, or names among " + ", ".join(CACHED))
+    return chosen
+
+
 def _credentials(raw: str) -> str:
     """One or more of user:password, with commas between."""
     for part in raw.split(","):
@@ -206,6 +216,7 @@ class Settings:
     database_lock_timeout_ms: int = _setting("DATABASE_LOCK_TIMEOUT_MS", _positive, 1100)
     redis_url: str = _setting("REDIS_URL", _url("redis", "rediss"), "")
     broker_url: str = _setting("BROKER_URL", _url("redis", "rediss", "amqp", "amqps"), "")
+    cache_namespaces: tuple[str, ...] = _setting("CACHE_NAMESPACES", _cached, CACHED)
     jwt_private_key: str = _setting("JWT_PRIVATE_KEY", _private_key, "")
     jwt_previous_keys: str = _setting("JWT_PREVIOUS_KEYS", _previous_keys, "")
     ratelimit_enabled: bool = _setting("RATELIMIT_ENABLED", _switch, True)

@@ -31,6 +31,8 @@ BREAKER_CHANGES = Counter("fleet_breaker_changes_total", "Changes of a breaker, 
 RUN_AGAIN = Counter("fleet_transactions_run_again_total", "Undone to end a deadlock, and done again", ["sqlstate"])
 REPLICA_READS = Counter("fleet_replica_reads_total", "Lists and reports, by what became of asking the replica", ["outcome"])
 
+LOOKS = Counter("fleet_cache_looks_total", "Looks into a cache by what came of them", ["namespace", "outcome"])
+
 
 @lru_cache(maxsize=1024)
 def latency_of(operation: str) -> Histogram:
@@ -41,6 +43,11 @@ def latency_of(operation: str) -> Histogram:
 @lru_cache(maxsize=4096)
 def answers_of(operation: str, status: int) -> Counter:
     return ANSWERS.labels(operation, str(status))
+
+
+@lru_cache(maxsize=100)
+def looks_of(namespace: str, outcome: str) -> Counter:
+    return LOOKS.labels(namespace, outcome)
 
 
 class _Given:
@@ -55,10 +62,26 @@ class _Given:
 
 def exposition(gauges: Iterable[Metric]) -> tuple[bytes, str]:
     """All processes' figures, and these gauges, as Prometheus text, and its content type."""
-    registry = PROCESS_REGISTRY
-    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry)
+    registry = _all_processes()
     given = CollectorRegistry()
     given.register(_Given(gauges))
     return generate_latest(registry) + generate_latest(given), CONTENT_TYPE_LATEST
+
+
+def looks() -> dict[tuple[str, str], int]:
+    """How many looks each (namespace, outcome) has had, in all web processes of this instance since it started."""
+    families = _all_processes().collect()
+    samples = [sample for family in families if family.name == "fleet_cache_looks" for sample in family.samples]
+    return {
+        (sample.labels["namespace"], sample.labels["outcome"]): int(sample.value)
+        for sample in samples
+        if sample.name.endswith("_total")
+    }
+
+
+def _all_processes() -> CollectorRegistry:
+    if not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        return PROCESS_REGISTRY
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)
+    return registry

@@ -92,4 +92,4 @@ def as_shown(default: object) -> str:
     """A default as a person writes it: nothing for an empty one."""
     if isinstance(default, bool):
         return "true" if default else "false"
-    return "" if default in ("", ()) else f"{default}"
+    return ",".join(default) if isinstance(default, tuple) else f"{default}"

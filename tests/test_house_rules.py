@@ -3,7 +3,7 @@
 import ast
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from flask import Flask
@@ -12,6 +12,7 @@ from werkzeug.routing import Rule
 import tasks
 from fleet import auth, openapi
 from fleet.http import PUBLIC, Operation
+from fleet.models.base import Versioned
 from tests import source
 from tests.source import files, functions, imports, of_room
 
@@ -20,8 +21,8 @@ CALM_FUNCTION, CALM_FILE = 26, 260
 
 # What may know whom: a room knows those with a lower number, and its own.
 FOUNDATION = (
-    "auth", "breakers", "bulkheads", "clock", "config", "db", "deadline", "errors", "idempotency", "limits", "logs", "metrics",
-    "parsing", "passwords", "outages", "sealing",
+    "auth", "breakers", "bulkheads", "cache", "clock", "config", "db", "deadline", "errors", "idempotency", "limits", "logs",
+    "metrics", "parsing", "passwords", "outages", "sealing",
 )  # fmt: skip
 WEB = ("http", "observe", "openapi", "paging", "problems", "rendering", "wiring")
 RANKS = {
@@ -200,6 +201,26 @@ class TestOperations:
         models = {model for _, _, item, _ in operations for model in (item.body, item.answer) if model}
         names = [model.__name__ for model in models]
         assert not {name for name in names if names.count(name) > 1}
+
+
+class TestCache:
+    """What is cached is invalidated by `Versioned`; whoever writes past it says so by `changed()`."""
+
+    WRITES_PAST: ClassVar = {"fleet.services.branches": "Branch.delete"}
+
+    def test_nobody_writes_past_the_invalidation(self) -> None:
+        models = [model for model in Versioned.__subclasses__() if model.cached_in]
+        assert len(models) == 3
+        calls = {f"{model.__name__}.{how}" for model in models for how in ("update", "delete", "insert_many", "bulk_update")}
+        past = {name: ast.unparse(node.func) for name in files() for node in ast.walk(files()[name])
+                if isinstance(node, ast.Call) and ast.unparse(node.func) in calls}  # fmt: skip
+        assert past == self.WRITES_PAST
+        assert all(".changed()" in ast.unparse(files()[name]) for name in past)
+
+    def test_no_statement_writes_to_what_is_cached(self) -> None:
+        tables = "|".join(model._meta.table_name for model in Versioned.__subclasses__() if model.cached_in)
+        writes = re.compile(rf"\b(UPDATE|DELETE FROM) ({tables})\b")
+        assert not [name for name in ranked() for text in source.strings(name) if writes.search(text)]
 
 
 class TestErrorCodes:

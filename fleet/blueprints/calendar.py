@@ -47,13 +47,17 @@ class BlockVehicle(Input):
     reason: Reason | None = None
 
 
-class AvailabilityQuery(PageQuery):
+class SummaryQuery(Query):
     """Which vehicles are wanted, and when."""
 
     start_at: Instant
     end_at: Instant
     class_id: Id | None = None
     branch_id: Id | None = None
+
+
+class AvailabilityQuery(PageQuery, SummaryQuery):
+    """A page of the vehicles that are wanted."""
 
 
 class FreeVehicle(View):
@@ -75,6 +79,22 @@ class FreeVehicle(View):
     days: int
     base_amount: int
     total_amount: int
+
+
+class FreeInClass(View):
+    """How many vehicles of a class are free at rates of one currency; `class_id` is null for those of none."""
+
+    class_id: UUID | None
+    currency: str
+    free: int
+    lowest_daily_rate: int
+
+
+class AvailabilitySummary(View):
+    """`as_of` is when it was counted: usually a few seconds ago at most. At most 500 classes."""
+
+    as_of: datetime
+    data: list[FreeInClass]
 
 
 @bp.get(f"{_VEHICLE}/calendar")
@@ -131,6 +151,16 @@ def free(query: AvailabilityQuery) -> Answer:
     """List the vehicles that are free in a window, each with its price before tax."""
     wanted = query.model_dump(exclude={"cursor", "limit"})
     return page_answer(page(query, availability.listed, lambda row: shape(FreeVehicle, row), actor=g.actor, **wanted))
+
+
+@bp.get("/availability/summary")
+@operation("availability.read", query=SummaryQuery, answer=AvailabilitySummary)
+def summary(query: SummaryQuery) -> Answer:
+    """Count the vehicles that are free in a window, by class: for pages that many look at.
+
+    It may be some seconds old, up to fifteen while the database fails. The list of free vehicles and reservations are exact.
+    """
+    return answer(availability.summary(g.actor, **query.model_dump()))
 
 
 def _as_ical(blocks: list[dict[str, Any]]) -> bytes:

@@ -1,7 +1,10 @@
 """Which vehicles are free: the questions that are asked of the calendar before it is written to."""
 
+from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
+from fleet.db import db
 from fleet.models.base import Condition, Listing
 from fleet.rules.money import MAX_AMOUNT
 from fleet.rules.periods import Period
@@ -72,6 +75,28 @@ def rentable(period: Period, *, now: datetime, late_until: datetime) -> list[Con
     """Vehicles that can be reserved for the period. One that is late by now counts as out up to `late_until`."""
     wanted = [offerable(period), free(period)]
     return [*wanted, not_overdue(at=now)] if period.start <= late_until else wanted
+
+
+MOST_GROUPS = 500
+_GROUP = ("class_id", "currency", "free", "lowest_daily_rate")
+_GROUPS = """SELECT vehicle.class_id::text, vehicle.currency, count(*),
+  min(coalesce(vehicle.daily_rate, vehicle_class.daily_rate))
+FROM vehicle LEFT JOIN vehicle_class ON vehicle_class.id = vehicle.class_id
+WHERE {conditions}
+GROUP BY vehicle.class_id, vehicle.currency ORDER BY vehicle.class_id, vehicle.currency LIMIT {most:d}"""
+
+
+def counting(conditions: Sequence[Condition]) -> tuple[str, list[Any]]:
+    """The statement that counts the vehicles that meet the conditions, and its parameters."""
+    where = " AND ".join(f"({condition.sql})" for condition in conditions)
+    params = [value for condition in conditions for value in condition.params]
+    return _GROUPS.format(conditions=where, most=MOST_GROUPS), params
+
+
+def grouped(conditions: Sequence[Condition]) -> list[dict[str, Any]]:
+    """How many vehicles of each class and currency meet the conditions, and the lowest rate of them; MOST_GROUPS at most."""
+    rows = db.recurring(*counting(conditions))
+    return [dict(zip(_GROUP, row, strict=True)) for row in rows]
 
 
 # The nearest free window is the one asked for, or starts as early as can be, or starts where a block ends, or ends where one

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from hashlib import sha256
+from typing import Any, ClassVar
 from uuid import UUID
 
 import peewee
 from playhouse.postgres_ext import DateTimeTZField
 
-from fleet import clock
+from fleet import cache, clock
 from fleet.db import Row, db
 from fleet.errors import VersionConflict
 
@@ -22,8 +23,9 @@ class Model(peewee.Model):
 
 
 class Versioned(Model):
-    """A row that people edit. The database counts `version` at every update."""
+    """A row that people edit. The database counts `version` at every update; what is cached of it is invalidated."""
 
+    cached_in: ClassVar[cache.Namespace | None] = None
     id = peewee.UUIDField(primary_key=True, default=clock.new_id)
     version = peewee.IntegerField(default=1)
     created_at = DateTimeTZField(default=clock.now)
@@ -54,6 +56,17 @@ class Versioned(Model):
         for name, value in values.items():
             setattr(self, name, value)
         self.version, self.updated_at = written
+        self.changed()
+
+    def delete_instance(self, *args: Any, **kwargs: Any) -> int:
+        deleted: int = super().delete_instance(*args, **kwargs)
+        self.changed()
+        return deleted
+
+    def changed(self) -> None:
+        """Whoever reads the row when this transaction has committed reads it as it is then."""
+        if self.cached_in is not None:
+            cache.forget_after_commit(self.cached_in, f"{self.id}")
 
 
 @dataclass(frozen=True)
@@ -101,6 +114,11 @@ class Listing:
 
     def named(self, row: Row) -> dict[str, Any]:
         return dict(zip(self.columns, row, strict=True))
+
+    @cached_property
+    def shape(self) -> str:
+        """Changes when the rows do: what a release before put into the cache is not taken for ours."""
+        return sha256(self._select.encode()).hexdigest()[:12]
 
     @cached_property
     def _select(self) -> str:

@@ -3,6 +3,7 @@
 import peewee
 from playhouse.postgres_ext import BinaryJSONField
 
+from fleet import cache
 from fleet.models.base import Listing, Model, Versioned
 
 
@@ -17,6 +18,7 @@ class TaxCode(Model):
 class Branch(Versioned):
     """A rental office, with the time zone that its days are counted in and the currency that it charges."""
 
+    cached_in = cache.BRANCHES
     code = peewee.TextField()
     name = peewee.TextField()
     timezone = peewee.TextField()

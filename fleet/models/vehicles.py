@@ -6,7 +6,7 @@ from uuid import UUID
 import peewee
 from playhouse.postgres_ext import DateTimeTZField
 
-from fleet import clock
+from fleet import cache, clock
 from fleet.db import Statement, db
 from fleet.errors import NotFound
 from fleet.models.base import Condition, Listing, Model, Versioned
@@ -15,6 +15,7 @@ from fleet.models.base import Condition, Listing, Model, Versioned
 class VehicleClass(Versioned):
     """Vehicles that stand in for one another: their rates, fees and turnaround times. Fees are net, in minor units."""
 
+    cached_in = cache.VEHICLE_CLASSES
     code = peewee.TextField()
     name = peewee.TextField()
     description = peewee.TextField(null=True)
@@ -32,6 +33,7 @@ class VehicleClass(Versioned):
 class Vehicle(Versioned):
     """A vehicle of the fleet. Without a daily rate of its own it is let at that of its class."""
 
+    cached_in = cache.VEHICLES
     plate_number = peewee.TextField()
     vin = peewee.TextField(null=True)
     make = peewee.TextField()

@@ -10,7 +10,7 @@ from datetime import timedelta
 from functools import lru_cache
 from uuid import UUID
 
-from fleet import clock
+from fleet import clock, metrics
 from fleet.auth import Actor, Claims, permissions_of, secret_hash
 from fleet.db import AssumptionFailed, db
 from fleet.errors import Unauthenticated
@@ -31,12 +31,16 @@ def remembered(claims: Claims) -> Actor | None:
 def assumed(actor: Actor) -> Iterator[None]:
     """Do something as a remembered user. Raises AssumptionFailed when they have changed; nothing was done then."""
     assert actor.session_id is not None  # noqa: S101 - only users of sessions are remembered
+    outcome = "hit"
     try:
         with db.assuming(ACTOR_STANDS, (actor.session_id, actor.user_id, list(actor.roles), actor.customer_id)):
             yield
     except AssumptionFailed:
+        outcome = "refresh"
         _remembered.pop(actor.session_id, None)
         raise
+    finally:
+        metrics.looks_of("permissions", outcome).inc()
 
 
 def of_session(claims: Claims) -> Actor:
@@ -52,6 +56,7 @@ def of_session(claims: Claims) -> Actor:
         customer_id=customer_id,
         session_id=claims.session_id,
     )
+    metrics.looks_of("permissions", "miss").inc()
     if len(_remembered) >= _MOST_REMEMBERED:
         _remembered.clear()
     _remembered[claims.session_id] = actor
@@ -87,4 +92,3 @@ def of_email(email: str) -> Actor | None:
 @lru_cache(maxsize=256)
 def _permissions_of(roles: tuple[str, ...]) -> frozenset[str]:
     return permissions_of(list(roles))
-

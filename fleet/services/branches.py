@@ -3,6 +3,7 @@
 from typing import Any
 from uuid import UUID
 
+from fleet import cache
 from fleet.auth import Actor
 from fleet.db import atomic
 from fleet.errors import Invalid, NotFound, VersionConflict
@@ -17,10 +18,14 @@ def listed(actor: Actor, *, after: UUID | None, limit: int) -> list[dict[str, An
 
 def shown(actor: Actor, branch_id: UUID) -> dict[str, Any]:
     """One branch. Raises NotFound."""
-    found = BRANCHES.first([Condition("branch.id = %s", (branch_id,))])
-    if found is None:
-        raise NotFound()
-    return found
+
+    def read() -> dict[str, Any]:
+        found = BRANCHES.first([Condition("branch.id = %s", (branch_id,))])
+        if found is None:
+            raise NotFound()
+        return found
+
+    return cache.get(cache.BRANCHES, f"{branch_id}", read, shape=BRANCHES.shape)
 
 
 @atomic
@@ -51,6 +56,7 @@ def remove(actor: Actor, branch_id: UUID, *, expected_version: int | None) -> No
     expected = branch.version if expected_version is None else expected_version
     if not Branch.delete().where((Branch.id == branch_id) & (Branch.version == expected)).execute():
         raise VersionConflict()
+    branch.changed()
 
 
 def _check_tax_code(code: str | None) -> None:

@@ -3,7 +3,7 @@
 from typing import Any
 from uuid import UUID
 
-from fleet import config
+from fleet import cache, config
 from fleet.auth import Actor
 from fleet.db import atomic
 from fleet.errors import Conflict, NotFound, VersionConflict
@@ -18,10 +18,14 @@ def listed(actor: Actor, *, after: UUID | None, limit: int) -> list[dict[str, An
 
 def shown(actor: Actor, class_id: UUID) -> dict[str, Any]:
     """One class. Raises NotFound."""
-    found = CLASSES.first([Condition("vehicle_class.id = %s", (class_id,))])
-    if found is None:
-        raise NotFound()
-    return found
+
+    def read() -> dict[str, Any]:
+        found = CLASSES.first([Condition("vehicle_class.id = %s", (class_id,))])
+        if found is None:
+            raise NotFound()
+        return found
+
+    return cache.get(cache.VEHICLE_CLASSES, f"{class_id}", read, shape=CLASSES.shape)
 
 
 @atomic

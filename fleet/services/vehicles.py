@@ -3,7 +3,7 @@
 from typing import Any
 from uuid import UUID
 
-from fleet import clock, config
+from fleet import cache, clock, config
 from fleet.auth import Actor
 from fleet.db import atomic, db
 from fleet.errors import Invalid, InvalidState, NotFound, VersionConflict
@@ -49,10 +49,14 @@ def listed(
 
 def shown(actor: Actor, vehicle_id: UUID) -> dict[str, Any]:
     """One vehicle, retired or not. Raises NotFound."""
-    rows = db.run(VEHICLE_BY_ID, (vehicle_id,))
-    if not rows:
-        raise NotFound()
-    return VEHICLES.named(rows[0])
+
+    def read() -> dict[str, Any]:
+        rows = db.run(VEHICLE_BY_ID, (vehicle_id,))
+        if not rows:
+            raise NotFound()
+        return VEHICLES.named(rows[0])
+
+    return cache.get(cache.VEHICLES, f"{vehicle_id}", read, shape=VEHICLES.shape)
 
 
 @atomic

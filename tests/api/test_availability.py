@@ -8,7 +8,7 @@ import pytest
 
 from fleet import clock
 from fleet.db import db
-from fleet.models.availability import AVAILABLE, free, not_overdue, offerable
+from fleet.models.availability import AVAILABLE, counting, free, not_overdue, offerable
 from fleet.models.base import Condition
 from fleet.rules.money import MAX_AMOUNT
 from fleet.rules.periods import Period
@@ -251,3 +251,7 @@ def test_a_page_looks_each_vehicle_up_in_the_index_of_live_blocks_until_it_is_fu
             assert re.search(r"Index (Only )?Scan using vehicle_block_no_overlap", explained), explained
             assert "Seq Scan on vehicle_block" not in explained, explained
             assert "Sort" not in explained, explained
+        sql, params = counting([offerable(window), free(window)])
+        counted_so = "\n".join(line for (line,) in db.rows(f"EXPLAIN {sql}", params))
+        assert re.search(r"Index (Only )?Scan using vehicle_block_no_overlap", counted_so), counted_so
+        assert "Seq Scan on vehicle_block" not in counted_so, counted_so
