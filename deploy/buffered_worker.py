@@ -11,6 +11,7 @@ import os
 import re
 import select
 import socket
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -152,8 +153,10 @@ class BufferedWorker(gthread.ThreadWorker):
         Worker.init_process(self)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        """End gracefully: the signal itself wakes the main loop."""
+        """End gracefully: the signal itself wakes the main loop. One that has not booted yet has nothing to end."""
         self.alive = False
+        if not self.booted:
+            sys.exit(0)
 
     def handle_quit(self, sig: int, frame: Any) -> None:
         """End at once; gthread's own has a pool of threads to see to."""
@@ -178,6 +181,7 @@ class BufferedWorker(gthread.ThreadWorker):
             self.epoll.unregister(fd)
             listener.close()
         end = time.monotonic() + self.cfg.graceful_timeout
+        self._tick(0.1)  # a connection accepted in this instant is not among the clients yet
         while self.clients and time.monotonic() < end:
             for client in list(self.waiting.values()):
                 client.deadline = min(client.deadline, time.monotonic() + LINGER_S)
