@@ -2,7 +2,7 @@
 
 from flask import Flask
 
-from fleet import cli, config, logs, metrics, observe, openapi, passwords, problems
+from fleet import admission, cli, config, logs, metrics, observe, openapi, passwords, problems
 from fleet.auth import Tokens
 from fleet.blueprints import (
     access,
@@ -81,6 +81,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     for blueprint in BLUEPRINTS:
         app.register_blueprint(blueprint)
     _refuse_unknown_costs(app, settings)
+    admission.register(app, settings)
     cli.register(app)
     return app
 

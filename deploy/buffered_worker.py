@@ -3,16 +3,22 @@
 gunicorn's own gthread worker lets a thread wait for its client, so that as many slow clients as there are threads stop the
 service, health checks included; and it passes each request from its loop to a thread and back, which costs as much as a small
 request itself. Here whichever thread epoll wakes reads what has come, without waiting, and answers a request that is complete.
-Parsing and answering are gunicorn's. It speaks plain HTTP/1.1, because TLS ends in front of it, and relies on the inside of
-the pinned gunicorn. Needs Linux: see `deploy/gunicorn.conf.py`.
+Parsing and answering are gunicorn's. While all threads are busy the main loop takes requests in, so that it is known how many
+wait and for how long, and refuses what cannot be served in time (`deploy/waiting_room.py`); health has a thread of its own.
+The worker speaks plain HTTP/1.1, because TLS ends in front of it, and relies on the inside of the pinned gunicorn. Needs Linux:
+see `deploy/gunicorn.conf.py`.
 """
 
+import errno
 import os
+import queue
 import re
 import select
 import socket
+import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -20,6 +26,12 @@ from gunicorn.http.errors import LimitRequestHeaders
 from gunicorn.workers import gthread
 from gunicorn.workers.base import Worker
 
+from deploy.waiting_room import DEFERRABLE, NORMAL, VITAL, Admission, WaitingRoom
+
+# Where an application keeps what it says about its requests.
+ADMISSION = "fleet.admission"
+LOOK_EVERY_S = 0.1
+MOST_AT_A_LOOK, MOST_VITAL = 256, 32
 SLOWEST_S, SLOWEST_READER_S = 10, 30
 LINGER_S = 2.0
 COURTESY_S, MOST_COURTESIES = 0.00005, 40
@@ -65,7 +77,7 @@ class Client(gthread.TConn):
         super().__init__(cfg, Outgoing(accepted), *addresses)
         self.init()
         self.fd = self.sock.fileno()
-        self.watched = self.is_last = self.hanging_up = self._has_leave = False
+        self.watched = self.is_last = self.hanging_up = self._has_leave = self.admitted = False
         self._whole_bytes: int | None = None
         self.deadline = time.monotonic() + SLOWEST_S
         self._begin(b"")
@@ -105,6 +117,19 @@ class Client(gthread.TConn):
         self._has_leave = self._has_leave or asks
         return asks
 
+    def is_gone(self) -> bool:
+        """Whether it hung up while it waited."""
+        try:
+            return not self.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except OSError as problem:
+            return problem.errno != errno.EAGAIN
+
+    def refuse(self, answer: bytes) -> None:
+        """Send a last answer instead of having the request worked on."""
+        self.deadline = time.monotonic() + SLOWEST_READER_S
+        self.is_last = True
+        self.sock.sendall(answer)
+
     def hang_up(self) -> None:
         """Say that nothing more comes, and wait a moment for the client to say so too: bytes unread would reset its answer."""
         self.sock.shutdown(socket.SHUT_WR)
@@ -116,6 +141,9 @@ class Client(gthread.TConn):
         self._searched_bytes = 0
         self._whole_bytes = None
         self._has_leave = False
+        self.admitted = False
+        self.priority = NORMAL
+        self.whole_at = 0.0
 
     def _announced_bytes(self) -> int | None:
         end = self.received.find(END_OF_HEAD, self._searched_bytes)
@@ -149,11 +177,17 @@ class BufferedWorker(gthread.ThreadWorker):
         self.clients: set[Client] = set()
         self.waiting: dict[int, Client] = {}
         self.taking = threading.Lock()
+        self.admission: Admission | None = None
+        self.vital: queue.SimpleQueue[Client] = queue.SimpleQueue()
+        self.bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.working = [False] * self.cfg.threads
         Worker.init_process(self)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        """End gracefully: the signal itself wakes the main loop."""
+        """End gracefully: the signal itself wakes the main loop. One that has not booted yet has nothing to end."""
         self.alive = False
+        if not self.booted:
+            sys.exit(0)
 
     def handle_quit(self, sig: int, frame: Any) -> None:
         """End at once; gthread's own has a pool of threads to see to."""
@@ -164,10 +198,15 @@ class BufferedWorker(gthread.ThreadWorker):
         for fd, listener in self.listeners.items():
             listener.setblocking(False)
             self.epoll.register(fd, TO_READ)
-        for _ in range(self.cfg.threads):
-            threading.Thread(target=self._serve, daemon=True).start()
+        self.epoll.register(self.bell, select.EPOLLIN)
+        self.admission = getattr(self.wsgi, "extensions", {}).get(ADMISSION)
+        if self.admission is not None:
+            self.room = WaitingRoom(self.admission, self.cfg.threads)
+            threading.Thread(target=self._serve_vital, daemon=True).start()
+        for number in range(self.cfg.threads):
+            threading.Thread(target=self._serve, args=(number,), daemon=True).start()
         while self.alive and self.is_parent_alive():
-            self._tick(1.0)
+            self._tick(1.0 if self.admission is None else LOOK_EVERY_S)
             self._listen_again()
         self._finish()
 
@@ -178,6 +217,7 @@ class BufferedWorker(gthread.ThreadWorker):
             self.epoll.unregister(fd)
             listener.close()
         end = time.monotonic() + self.cfg.graceful_timeout
+        self._tick(0.1)  # a connection accepted in this instant is not among the clients yet
         while self.clients and time.monotonic() < end:
             for client in list(self.waiting.values()):
                 client.deadline = min(client.deadline, time.monotonic() + LINGER_S)
@@ -192,6 +232,24 @@ class BufferedWorker(gthread.ThreadWorker):
         for client in [client for client in list(self.waiting.values()) if client.deadline < now]:
             if self._take(client.fd, client) is not None:
                 self._drop(client)
+        if self.admission is not None:
+            self._relieve(now)
+
+    def _relieve(self, now: float) -> None:
+        """While all threads are busy, take in what epoll would give them, so that it is known what waits since when."""
+        for client in self.room.hopeless(now):
+            self._refuse(client)
+        busy = all(self.working)
+        self.room.measure(self.nr, busy=busy)
+        for fd, _ in self.epoll.poll(0, MOST_AT_A_LOOK) if busy else ():
+            if fd in self.listeners:
+                while time.monotonic() < now + LOOK_EVERY_S and (accepted := self._accepted(fd)) is not None:
+                    self._attend(accepted, self._place)
+                self._listen(fd)
+            elif (client := self._take(fd)) is not None:
+                self._attend(client, self._place)
+        if self.room and not all(self.working):
+            os.eventfd_write(self.bell, 1)
 
     def _take(self, fd: int, expected: Client | None = None) -> Client | None:
         """Take a waiting client for oneself. A number may be another client's by now, where one was `expected`."""
@@ -204,44 +262,76 @@ class BufferedWorker(gthread.ThreadWorker):
         while self.deaf and len(self.clients) < self.worker_connections:
             self.epoll.modify(self.deaf.pop(), TO_READ)
 
-    def _serve(self) -> None:
-        """One of the threads: whatever epoll gives it is its own until it is armed again."""
+    def _serve(self, number: int) -> None:
+        """One of the threads: whatever the room or epoll gives it is its own until it is armed again."""
         while True:
-            for fd, _ in self.epoll.poll(maxevents=1):
-                try:
-                    if fd in self.listeners:
-                        self._accept(fd)
-                    elif (client := self._take(fd)) is not None:
-                        self._attend(client)
-                except Exception:
-                    self.log.exception("Error in the thread of a web process")
+            # In this order: what is put into the room after our look finds us free, and the bell is rung.
+            self.working[number] = False
+            try:
+                client = None if self.admission is None else self.room.take()
+                events = self.epoll.poll(maxevents=1) if client is None else ()
+                self.working[number] = True
+                if client is not None:
+                    self._attend_waiting(client)
+                for fd, _ in events:
+                    self._react(fd)
+            except Exception:
+                self.log.exception("Error in the thread of a web process")
 
-    def _accept(self, fd: int) -> None:
-        # A kept-alive connection stays with the process that accepts it: the one that has fewer shall be quicker.
-        time.sleep(COURTESY_S * min(len(self.clients), MOST_COURTESIES))
+    def _react(self, fd: int) -> None:
+        if fd in self.listeners:
+            # A kept-alive connection stays with the process that accepts it: who has fewer shall be quicker.
+            time.sleep(COURTESY_S * min(len(self.clients), MOST_COURTESIES))
+            accepted = self._accepted(fd)
+            self._listen(fd)
+            if accepted is not None:
+                self._attend(accepted, self._answer)
+        elif fd == self.bell:
+            with suppress(BlockingIOError):  # another thread was quicker
+                os.eventfd_read(self.bell)
+        elif (client := self._take(fd)) is not None:
+            self._attend(client, self._answer)
+
+    def _serve_vital(self) -> None:
+        """The thread that is left to health when all others are busy. What else its clients ask for waits like anybody's."""
+        while True:
+            client = self.vital.get()
+            self._attend(client, lambda client: self._answer(client) if client.admitted else self._place(client))
+
+    def _attend_waiting(self, client: Client) -> None:
+        if not client.is_gone():
+            return self._attend(client, self._answer)
+        if client.priority == DEFERRABLE:
+            self.room.end_deferrable()
+        return self._drop(client)
+
+    def _accepted(self, fd: int) -> Client | None:
+        """A new client, if there is one; `_listen` has to follow."""
         try:
             sock, address = self.listeners[fd].accept()
             client = Client(self.cfg, sock, address, self.names[fd])
         except (BlockingIOError, ConnectionError):
-            return self._listen(fd)  # another process was quicker, or the client is gone already
+            return None  # another process was quicker, or the client is gone already
         except OSError as problem:
             if self.alive:
                 self.log.warning("Cannot accept: %s", problem.strerror)
-            self.deaf.add(fd)  # no descriptors left: the main loop tries again in a second
+            self.deaf.add(fd)  # no descriptors left: the main loop tries again
             return None
         self.clients.add(client)
-        self._listen(fd)
-        return self._attend(client)
+        return client
 
     def _listen(self, fd: int) -> None:
         if len(self.clients) >= self.worker_connections:
             self.deaf.add(fd)
-        else:
+        elif fd not in self.deaf:
             with suppress(OSError):  # told to stop, the main loop has unregistered it
                 self.epoll.modify(fd, TO_READ)
 
-    def _attend(self, client: Client) -> None:
-        """Read, answer what is complete, and wait for more. Never raises: the thread is needed."""
+    def _attend(self, client: Client, answer: Callable[[Client], bool]) -> None:
+        """Read, answer what is complete, and wait for more. Never raises: the thread is needed.
+
+        `answer` tells whether the client has its answer; else somebody else sees to it.
+        """
         try:
             if client.hanging_up:
                 return self._hear_out(client)
@@ -249,9 +339,8 @@ class BufferedWorker(gthread.ThreadWorker):
             if not (client.sock.unsent or client.is_last):
                 client.read()
             while not (client.sock.unsent or client.is_last) and client.is_whole():
-                client.hand_over()
-                client.is_last = not self.handle(client)
-                client.expect_another(self.cfg.keepalive if self.alive else LINGER_S)
+                if not answer(client):
+                    return None
             if client.is_last and not client.sock.unsent:
                 client.hang_up()
             elif client.asks_for_leave():
@@ -265,6 +354,47 @@ class BufferedWorker(gthread.ThreadWorker):
         except Exception:
             self.log.exception("Error on a connection")
         return self._drop(client)
+
+    def _answer(self, client: Client) -> bool:
+        """Have the application answer, unless the request is one of those that may only be so many at once."""
+        if self.admission is not None and not client.admitted:
+            client.priority = self.admission.priority(client.received)
+            if client.priority == DEFERRABLE:
+                client.whole_at = time.monotonic()
+                client.admitted = True  # who takes it out of the room has begun it
+                begun = self.room.put_unless_begun(client)
+                if not begun:
+                    return False if begun is None else self._is_refused(client)
+        deferrable = client.priority == DEFERRABLE
+        try:
+            client.hand_over()
+            client.is_last = not self.handle(client)
+        finally:
+            if deferrable:
+                self.room.end_deferrable()
+        client.expect_another(self.cfg.keepalive if self.alive else LINGER_S)
+        return True
+
+    def _place(self, client: Client) -> bool:
+        """Let a whole request wait in the room, or for the thread of health; refuse it where there is no place."""
+        assert self.admission is not None  # noqa: S101 - for the types
+        client.priority = self.admission.priority(client.received)
+        client.whole_at = time.monotonic()
+        client.admitted = True
+        if client.priority == VITAL and self.vital.qsize() < MOST_VITAL:
+            self.vital.put(client)
+        elif client.priority == VITAL or not self.room.put(client):
+            return self._is_refused(client)
+        return False
+
+    def _is_refused(self, client: Client) -> bool:
+        assert self.admission is not None  # noqa: S101 - for the types
+        client.refuse(self.admission.refusal(client.received, client.priority))
+        return True
+
+    def _refuse(self, client: Client) -> None:
+        """Refuse a client that was taken out of the room."""
+        self._attend(client, self._is_refused)
 
     def _hear_out(self, client: Client) -> None:
         """Throw away what still comes from a client that got its last answer, until it hangs up too or its time is over."""

@@ -5,11 +5,9 @@ FORWARDED_ALLOW_IPS, PROMETHEUS_MULTIPROC_DIR, FLEET_ENV.
 """
 
 import gc
-import json
 import os
 import select
 import shutil
-import socket
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -18,35 +16,12 @@ from typing import Any
 if not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="fleet-metrics-")
 
+import gunicorn.app.base
 from gunicorn import glogging, util
 from gunicorn.http import wsgi
 from prometheus_client import multiprocess
 
-
-class _Unsigned(wsgi.Response):
-    """An answer without a Server line, for which gunicorn has no setting: it only tells an attacker what to try."""
-
-    def default_headers(self) -> list[str]:
-        lines: list[str] = super().default_headers()
-        return [line for line in lines if not line.startswith("Server:")]
-
-    def write(self, arg: bytes) -> None:
-        """Send the head and the first of the body as one packet: two would wake the client twice."""
-        if self.headers_sent:
-            super().write(arg)
-            return
-        sock, self.sock = self.sock, _Gathered()
-        try:
-            super().write(arg)
-        finally:
-            gathered, self.sock = self.sock, sock
-        sock.sendall(gathered)
-
-
-class _Gathered(bytearray):
-    """Takes what is written to a socket."""
-
-    sendall = bytearray.extend
+from deploy import answers, arbiter
 
 
 class _NoAccessLog(glogging.Logger):
@@ -56,35 +31,10 @@ class _NoAccessLog(glogging.Logger):
         pass
 
 
-# What gunicorn refuses before the app sees it, by its status; everything else is a bad request.
-_REFUSALS = {
-    414: ("URI Too Long", "uri_too_long", "The address is too long"),
-    431: ("Request Header Fields Too Large", "headers_too_large", "The headers are too large"),
-    500: ("Internal Server Error", "internal_error", "Internal error"),
-}
-_BAD_REQUEST = ("Bad Request", "bad_request", "The request cannot be understood")
-
-
-def _refuse(sock: socket.socket, status: int, reason: str, detail: str) -> None:
-    """Answer as the app does, with a problem (RFC 9457). gunicorn's own page would show the request to whoever sent it."""
-    status = status if status in _REFUSALS else 400
-    reason, code, title = _REFUSALS.get(status, _BAD_REQUEST)
-    problem = {"type": f"urn:fleet:problem:{code}", "title": title, "status": status, "detail": title, "code": code}
-    body = json.dumps(problem)
-    lines = [
-        f"HTTP/1.1 {status} {reason}",
-        "Connection: close",
-        "Content-Type: application/problem+json",
-        f"Content-Length: {len(body)}",
-        "X-Content-Type-Options: nosniff",
-        "Content-Security-Policy: default-src 'none'; frame-ancestors 'none'",
-        "Referrer-Policy: no-referrer",
-    ]
-    util.write_nonblock(sock, "\r\n".join([*lines, "", body]).encode())
-
-
-wsgi.Response = _Unsigned
-util.write_error = _refuse
+# HUP executes this file again, but imports nothing again: a class made here would wrap the one of the last time.
+gunicorn.app.base.Arbiter = arbiter.PatientArbiter
+wsgi.Response = answers.Unsigned
+util.write_error = answers.refuse
 
 # A platform's router comes from outside; a demo with a published password is for its own machine only.
 _demo = os.environ.get("FLEET_ENV") in {"development", "test"}
@@ -97,7 +47,7 @@ worker_class = "deploy.buffered_worker.BufferedWorker" if hasattr(select, "epoll
 threads = int(os.environ.get("WEB_THREADS") or "8")
 
 # Each worker imports the app itself: threads that an import starts do not survive a fork, and HUP then brings in new
-# code without refusing a connection. Preloading would save some memory, of which there is enough.
+# code. With a preloaded app it would bring in none. Preloading would save some memory, of which there is enough.
 preload_app = False
 
 timeout = 30
@@ -142,6 +92,11 @@ def on_starting(server: Any) -> None:
             path.unlink(missing_ok=True)
 
 
+def pre_fork(server: Any, worker: Any) -> None:
+    """Give the worker what it can say with that it serves."""
+    arbiter.give_mark(worker)
+
+
 def post_worker_init(worker: Any) -> None:
     """Let the collector leave alone what was imported, and come seldom: requests leave next to no cycles behind."""
     gc.collect()
@@ -151,6 +106,7 @@ def post_worker_init(worker: Any) -> None:
     wiring = getattr(worker.wsgi, "extensions", {}).get("fleet")
     if wiring is not None:
         wiring.breakers.start()
+    arbiter.set_mark(worker)
 
 
 def child_exit(server: Any, worker: Any) -> None:

@@ -24,6 +24,9 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 # Any fixed number does, as long as every release of the service asks for the same one.
 MIGRATION_LOCK = 7_305_417
 MIGRATION_POLL_S = 0.2
+# Behind a migration that waits for a table everybody waits who comes later: it gives up soon, lets them pass, tries again.
+MIGRATION_LOCK_TIMEOUT_S, MIGRATION_TRIES, MIGRATION_PAUSE_S = 2, 60, 0.5
+_LOCK_NOT_AVAILABLE = "55P03"
 
 database = AppGroup("db", help="Migrate the database.")
 books = AppGroup("ledger", help="Examine the books.")
@@ -54,17 +57,34 @@ def status() -> None:
 
 
 def migrate() -> list[str]:
-    """Apply what is missing, one transaction a migration, and return the names."""
+    """Apply what is missing, one transaction a migration, and return the names.
+
+    Raises peewee.OperationalError when a table is in use by one transaction for longer than all tries together.
+    """
     _connect_as_owner()
     # Two deploys at once: the second asks until it gets the lock, and then finds nothing left to do. Waiting for it inside a
     # statement would hold a snapshot, which CREATE INDEX CONCURRENTLY in the first one waits for: a deadlock.
     while db.one("SELECT pg_try_advisory_lock(%s)", (MIGRATION_LOCK,)) != (True,):
         time.sleep(MIGRATION_POLL_S)
     try:
-        applied: list[str] = _runner().up()
+        db.execute_sql(f"SET lock_timeout = '{MIGRATION_LOCK_TIMEOUT_S}s'")
+        pending = [migration.name for migration in _runner().status() if not migration.applied]
+        _apply_all()
     finally:
         db.one("SELECT pg_advisory_unlock(%s)", (MIGRATION_LOCK,))
-    return applied
+    return pending
+
+
+def _apply_all() -> None:
+    for tries_left in reversed(range(MIGRATION_TRIES)):
+        try:
+            _runner().up()
+        except peewee.OperationalError as error:
+            if getattr(getattr(error, "orig", None), "pgcode", None) != _LOCK_NOT_AVAILABLE or not tries_left:
+                raise
+            time.sleep(MIGRATION_PAUSE_S)
+        else:
+            return
 
 
 def _connect_as_owner() -> None:

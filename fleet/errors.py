@@ -25,6 +25,7 @@ FleetError
 ├── RateLimited 429         rate_limited
 ├── HeadersTooLarge 431     headers_too_large
 └── Unavailable 503         dependency_unavailable
+    └── Overloaded          overloaded
 """
 
 from collections.abc import Mapping
@@ -175,6 +176,12 @@ class Unavailable(FleetError):
 
     def __init__(self, detail: str | None = None, *, retry_after_s: int = 1) -> None:
         super().__init__(detail, headers={"Retry-After": str(retry_after_s)})
+
+
+class Overloaded(Unavailable):
+    """Nothing was done: more came than could be served in time."""
+
+    code, title = "overloaded", "Too much to do at this moment; try again soon"
 
 
 # The database refuses last, for the truth. Each constraint that a client's input can reach has its error here; one that

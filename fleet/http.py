@@ -21,6 +21,7 @@ from fleet.errors import BadRequest, FleetError, PreconditionRequired
 from fleet.idempotency import Claim, StoredAnswer
 from fleet.parsing import Input, Query, View, read_body, read_query
 from fleet.rules.addresses import network_of
+from fleet.rules.priorities import Priority
 from fleet.services import actors
 
 Answer = Response
@@ -48,6 +49,7 @@ class Operation:
     claimed_by_service: bool = False
     if_match: bool = False
     tier: str = limits.AUTHENTICATED
+    priority: Priority | None = None  # see fleet.admission
     unlimited: bool = False
     cost: int = 1
     any_body: bool = False

@@ -15,6 +15,7 @@ LATENCY = Histogram("fleet_http_request_seconds", "Time to answer", ["operation"
 ANSWERS = Counter("fleet_http_responses_total", "Answers by status (traffic and errors)", ["operation", "status"])
 BUSY = Gauge("fleet_http_busy_threads", "Requests in progress (saturation)", multiprocess_mode="livesum")
 THREADS = Gauge("fleet_http_threads", "Threads that can answer (saturation)", multiprocess_mode="livesum")
+REFUSED = Counter("fleet_http_refused_total", "Requests refused because of too much to do, by priority", ["priority"])
 DELIVERIES = Counter("fleet_outbox_deliveries_total", "Messages handled", ["topic", "outcome"])
 LAG = Histogram(
     "fleet_outbox_lag_seconds", "From commit to effect", ["topic"], buckets=(*_BUCKETS_S, 10.0, 30.0, 60.0, 300.0)

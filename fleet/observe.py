@@ -13,13 +13,14 @@ from fleet.http import client_address
 
 log = logging.getLogger("fleet.request")
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 _TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
 }
+_HTTPS_ONLY = {"Strict-Transport-Security": "max-age=31536000; includeSubDomains"}
 _EXPOSED_HEADERS = (
     "ETag, Idempotency-Replayed, Link, Location, RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset, Retry-After, "
     "X-Request-ID"
@@ -53,10 +54,15 @@ def register(app: Flask, settings: Settings) -> None:
             metrics.BUSY.dec()
 
 
+def constant_headers(settings: Settings) -> dict[str, str]:
+    """The headers that every answer has, whatever it is."""
+    return {**_HEADERS, **(_HTTPS_ONLY if settings.production else {})}
+
+
 def _begin() -> None:
     g.started = time.perf_counter()
     sent = request.headers.get("X-Request-ID", "")
-    g.request_id = sent if _REQUEST_ID.fullmatch(sent) else clock.new_id().hex
+    g.request_id = sent if REQUEST_ID.fullmatch(sent) else clock.new_id().hex
     trace = request.headers.get("traceparent", "")
     g.traceparent = trace if _TRACEPARENT.fullmatch(trace) else None
     said = {"request_id": g.request_id, logs.CLIENT_ADDRESS: client_address()}
@@ -72,7 +78,7 @@ def _finish_headers(headers: Headers, settings: Settings) -> None:
     if g.get("actor"):
         headers.setdefault("Cache-Control", "no-store")
     if settings.production:
-        headers["Strict-Transport-Security"] = "max-age=31536000; includeSubDomains"
+        headers.update(_HTTPS_ONLY)
     standing = g.get("standing")
     if standing is not None:
         headers.update(standing.headers())

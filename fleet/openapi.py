@@ -157,7 +157,8 @@ def _success(declared: Operation) -> dict[str, Any]:
 
 
 def _problem_codes(rule: Rule, declared: Operation, method: str) -> dict[int, list[str]]:
-    codes = ["bad_request", "validation_error", "unknown_field", "rate_limited", "dependency_unavailable", *declared.problems]
+    codes = ["bad_request", "validation_error", "unknown_field", "rate_limited", "dependency_unavailable", "overloaded"]
+    codes += declared.problems
     if declared.permission != PUBLIC:
         codes += ["unauthenticated", "token_expired", "forbidden"]
     if rule.arguments:

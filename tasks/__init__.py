@@ -30,6 +30,7 @@ app = Celery("fleet", task_cls=FleetTask)
 app.config_from_object("tasks.config")
 app.steps["worker"].add("tasks.watch:Watch")
 app.steps["consumer"].add("tasks.lanes:Lanes")
+app.steps["consumer"].add("tasks.ending:Ending")
 
 
 def consumer(topic: str) -> Callable[[Callable[[list[str]], int | None]], Any]:

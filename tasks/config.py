@@ -30,7 +30,6 @@ task_reject_on_worker_lost = True
 worker_prefetch_multiplier = 1
 task_soft_time_limit = 60
 task_time_limit = 75
-worker_soft_shutdown_timeout = 20.0
 worker_cancel_long_running_tasks_on_connection_loss = False
 
 # --- a broker that is away is noticed soon, waited for, and never hangs a publisher ------------------------------------

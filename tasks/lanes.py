@@ -54,6 +54,7 @@ class Lanes(bootsteps.StartStopStep):
             (lane, [served[name] for name in lane.queues]) for lane in lanes(list(served), consumer.controller.concurrency)
         ]
         self._consumers: list[Any] = []
+        consumer.lanes = self
         known.deselect([name for lane, _ in self._lanes for name in lane.queues])
 
     def start(self, consumer: Any) -> None:

@@ -59,6 +59,7 @@ def environment(databases: Databases, tmp_path_factory: pytest.TempPathFactory) 
         "DATABASE_CONNECT_TIMEOUT_MS": "5000",
         "DATABASE_STATEMENT_TIMEOUT_MS": "10000",
         "DATABASE_LOCK_TIMEOUT_MS": "8000",
+        "WEB_QUEUE_WAIT_MS": "60000",
         "FLEET_MAIL_DIR": str(tmp_path_factory.mktemp("mail")),
         "LOG_LEVEL": "WARNING",
     }

@@ -11,6 +11,7 @@ from pydantic import Field, StringConstraints
 from fleet.http import Answer, answer, operation, page_answer, shape
 from fleet.paging import page
 from fleet.parsing import Id, Input, Instant, Line, PageQuery, Query, View
+from fleet.rules.priorities import Priority
 from fleet.services import availability, calendar
 
 bp = Blueprint("calendar", __name__, url_prefix="/v1")
@@ -108,7 +109,7 @@ def show(vehicle_id: UUID, query: CalendarQuery) -> Answer:
 
 
 @bp.get(f"{_VEHICLE}/calendar.ics")
-@operation("calendar.read", query=WindowQuery, media=("text/calendar",), report=True)
+@operation("calendar.read", query=WindowQuery, media=("text/calendar",), report=True, priority=Priority.DEFERRABLE)
 def feed(vehicle_id: UUID, query: WindowQuery) -> Answer:
     """Show what occupies a vehicle, for calendar programs (RFC 5545)."""
     blocks = calendar.live_blocks(g.actor, vehicle_id, calendar.view(query.from_, query.to))
@@ -146,7 +147,7 @@ def unblock(vehicle_id: UUID, block_id: UUID) -> Answer:
 
 
 @bp.get("/availability")
-@operation("availability.read", query=AvailabilityQuery, answer=FreeVehicle, listed=True, cost=2)
+@operation("availability.read", query=AvailabilityQuery, answer=FreeVehicle, listed=True, cost=2, priority=Priority.NORMAL)
 def free(query: AvailabilityQuery) -> Answer:
     """List the vehicles that are free in a window, each with its price before tax."""
     wanted = query.model_dump(exclude={"cursor", "limit"})

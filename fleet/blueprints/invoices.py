@@ -9,6 +9,7 @@ from flask import Blueprint, Response, g, request
 from fleet.http import Answer, answer, operation, page_answer, shape
 from fleet.paging import page
 from fleet.parsing import DocumentNumber, Id, PageQuery, View
+from fleet.rules.priorities import Priority
 from fleet.services import invoice_documents, invoices
 
 bp = Blueprint("invoices", __name__, url_prefix="/v1/invoices")
@@ -84,7 +85,7 @@ def show(invoice_id: UUID) -> Answer:
 
 
 @bp.get("/<uuid:invoice_id>.pdf")
-@operation("invoices.read", media=("application/pdf",), cost=20, problems=("invalid_state",))
+@operation("invoices.read", media=("application/pdf",), cost=20, problems=("invalid_state",), priority=Priority.DEFERRABLE)
 def document(invoice_id: UUID) -> Answer:
     """Show an issued invoice on paper, as PDF."""
     sheet = invoice_documents.sheet_seen(g.actor, invoice_id)

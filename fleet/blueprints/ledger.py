@@ -14,6 +14,7 @@ from fleet.models.ledger import EntryLine
 from fleet.paging import page
 from fleet.parsing import Amount, Currency, Day, Id, Input, Line, PageQuery, Query, View
 from fleet.rules.postings import Kind, Side
+from fleet.rules.priorities import Priority
 from fleet.services import ledger, reconciliation
 
 bp = Blueprint("ledger", __name__)
@@ -157,7 +158,7 @@ def open_account(body: OpenAccount) -> Answer:
 
 
 @bp.get("/v1/ledger/accounts/<code>/balance")
-@operation("ledger.read", query=BalanceQuery, answer=BalanceView, cost=5, report=True)
+@operation("ledger.read", query=BalanceQuery, answer=BalanceView, cost=5, report=True, priority=Priority.DEFERRABLE)
 def balance(code: str, query: BalanceQuery) -> Answer:
     """Show what stands on an account, by currency."""
     if not _CODE.fullmatch(code):
@@ -218,7 +219,7 @@ def reverse(entry_id: UUID, body: ReverseEntry) -> Answer:
 
 
 @bp.get("/v1/reconciliation")
-@operation("reconciliation.read", answer=ReconciliationView, cost=50, report=True)
+@operation("reconciliation.read", answer=ReconciliationView, cost=50, report=True, priority=Priority.DEFERRABLE)
 def reconcile() -> Answer:
     """Hold every fact against its ledger entry, and every entry against its fact."""
     return answer(reconciliation.reconcile(g.actor))

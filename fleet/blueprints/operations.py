@@ -17,6 +17,7 @@ from fleet.db import db, within
 from fleet.errors import NotFound, Unauthenticated, Unavailable
 from fleet.http import PUBLIC, Answer, answer, operation, render
 from fleet.parsing import View
+from fleet.rules.priorities import Priority
 from fleet.services import gauges
 
 bp = Blueprint("operations", __name__)
@@ -38,14 +39,14 @@ class Health(View):
 
 
 @bp.get("/health/live")
-@operation(PUBLIC, answer=Health, unlimited=True)
+@operation(PUBLIC, answer=Health, unlimited=True, priority=Priority.VITAL)
 def live() -> Answer:
     """The process answers."""
     return answer({"status": "ok", "dependencies": []})
 
 
 @bp.get("/health/ready")
-@operation(PUBLIC, answer=Health, unlimited=True)
+@operation(PUBLIC, answer=Health, unlimited=True, priority=Priority.VITAL)
 def ready() -> Answer:
     """Whatever serving needs is up: PostgreSQL. Without Redis the service is degraded and still ready."""
     found = [_probe("postgresql", _ask_postgresql), _probe("redis", _ask_redis)]
@@ -55,7 +56,7 @@ def ready() -> Answer:
 
 
 @bp.get("/health")
-@operation(PUBLIC, answer=Health, unlimited=True)
+@operation(PUBLIC, answer=Health, unlimited=True, priority=Priority.VITAL)
 def health() -> Answer:
     """Every dependency with its state and latency in milliseconds."""
     found = [_probe("postgresql", _ask_postgresql), _probe("redis", _ask_redis)]

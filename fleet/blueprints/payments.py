@@ -14,6 +14,7 @@ from fleet.idempotency import Claim, StoredAnswer
 from fleet.paging import page
 from fleet.parsing import Amount, Currency, Id, Input, Line, PageQuery, View
 from fleet.rules.cards import holds_card_number
+from fleet.rules.priorities import Priority
 from fleet.services import card_payments, payments, refunds
 from fleet.services.payments import Paid, Wish
 
@@ -136,6 +137,7 @@ def index(query: PaymentQuery) -> Answer:
     key_required=True,
     claimed_by_service=True,
     problems=("not_found", "invalid_state", "overpayment", "payment_declined", "card_payments_disabled"),
+    priority=Priority.URGENT,
 )
 def create(body: CreatePayment, claim: Claim) -> Answer:
     """Pay an open invoice, all of it or in part.
@@ -177,6 +179,7 @@ def refunds_of_payment(payment_id: UUID, query: PageQuery) -> Answer:
     idempotent=True,
     key_required=True,
     problems=("invalid_state", "refund_exceeds_payment"),
+    priority=Priority.URGENT,
 )
 def request_refund(payment_id: UUID, body: RequestRefund) -> Answer:
     """Give a payment back, all that is left of it or a part.

@@ -15,6 +15,7 @@ from fleet.models.people import Customer
 from fleet.paging import page
 from fleet.parsing import Day, Email, Id, Input, Line, PageQuery, View
 from fleet.rules import text
+from fleet.rules.priorities import Priority
 from fleet.services import people
 
 bp = Blueprint("customers", __name__, url_prefix="/v1/customers")
@@ -155,7 +156,7 @@ def deactivate(customer_id: UUID) -> Answer:
 
 
 @bp.get("/<uuid:customer_id>/export")
-@operation("customers.export", answer=ExportView, cost=5)
+@operation("customers.export", answer=ExportView, cost=5, priority=Priority.DEFERRABLE)
 def export(customer_id: UUID) -> Answer:
     """Give out everything that is stored about a customer."""
     found = people.exported(g.actor, customer_id)

@@ -33,6 +33,7 @@ from fleet.parsing import (
 )
 from fleet.rendering import Rendered
 from fleet.rules.pricing import ExtraCharge, Return
+from fleet.rules.priorities import Priority
 from fleet.services import rental_changes, rentals, reservations
 from fleet.services.reservations import Wish
 
@@ -274,6 +275,7 @@ def confirm(rental_id: UUID) -> Answer:
     if_match=True,
     idempotent=True,
     problems=("invalid_state", "odometer_out_of_sequence", "rental_overlap"),
+    priority=Priority.URGENT,
 )
 def activate(rental_id: UUID, body: ActivateRental) -> Answer:
     """Hand the vehicle over."""
@@ -296,6 +298,7 @@ def activate(rental_id: UUID, body: ActivateRental) -> Answer:
     idempotent=True,
     key_required=True,
     problems=("invalid_state", "odometer_out_of_sequence", "amount_too_large"),
+    priority=Priority.URGENT,
 )
 def complete(rental_id: UUID, body: CompleteRental) -> Answer:
     """Take the vehicle back, settle the rental and issue its invoice."""

@@ -46,6 +46,10 @@ class Instance:
             assert self._process.poll() is None and time.monotonic() < deadline, self._log.read_text()[-2000:]
             time.sleep(0.1)
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def terminate(self) -> None:
         """Ask it to end."""
         self._process.terminate()

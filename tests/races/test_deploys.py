@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
@@ -11,6 +13,7 @@ from urllib.parse import urlsplit
 import psycopg2
 import pytest
 
+from fleet.cli import MIGRATION_LOCK_TIMEOUT_S
 from fleet.embedded import Databases
 from tests.source import ROOT
 
@@ -86,3 +89,36 @@ def test_a_migration_that_broke_off_between_its_steps_is_run_again(deployed: Dep
     assert invalid == [(0,)]
     assert {("outbox_open_letters",), ("outbox_confirmed",), ("outbox_dead_letters",)} <= set(indexes)
     assert deployed.run("SELECT count(*) FROM outbox WHERE dead_at IS NOT NULL AND replays = 0") == [(1,)]
+
+
+@pytest.mark.slow
+def test_a_migration_that_waits_for_a_table_keeps_nobody_waiting_for_long(deployed: Deployed) -> None:
+    """Behind a lock that is waited for, everybody waits who comes later: without a timeout, for as long as it takes."""
+    deployed.upgrade()
+    deployed.run("DROP TABLE audit_event")
+    deployed.run("DELETE FROM schema_migration WHERE name = '0008_operations'")
+    waits, over = [], threading.Event()
+
+    def come_later() -> None:
+        while not over.is_set():
+            started = time.monotonic()
+            deployed.run("SELECT count(*) FROM outbox")
+            waits.append(time.monotonic() - started)
+            time.sleep(0.1)
+
+    with closing(psycopg2.connect(deployed.url)) as long, long.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM outbox")  # its lock is kept until the transaction ends
+        deploy = deployed.begin_upgrade()
+        others = threading.Thread(target=come_later)
+        others.start()
+        try:
+            deadline = time.monotonic() + 30
+            while max(waits, default=0) < 1 and time.monotonic() < deadline:
+                time.sleep(0.1)
+            long.rollback()
+            done = applied(deploy)
+        finally:
+            over.set()
+            others.join()
+    assert done == ["0008_operations"]
+    assert 1 <= max(waits) < MIGRATION_LOCK_TIMEOUT_S + 2
