@@ -29,6 +29,7 @@ def fresh_breakers() -> None:
     registry = breakers._registry
     registry.controls.clear()
     registry.hosts.clear()
+    registry.hosts_figure._open.clear()
     for name, breaker in list(registry.named.items()):
         if name != breakers.POSTGRESQL:  # the database has it for as long as it is configured
             del registry.named[name]
