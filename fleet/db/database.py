@@ -108,8 +108,12 @@ class Database(peewee.PostgresqlDatabase):
             self._state.assumed = None
             raise
         finally:
-            if self._assumed() is not None:
-                self._send(lambda: self._execute("", ()), repeatable=True)
+            try:
+                if self._assumed() is not None:
+                    self._send(lambda: self._execute("", ()), repeatable=True)
+            finally:
+                # However this ends: what the thread does next is not done by whom this was about.
+                self._state.assumed = None
 
     @contextmanager
     def over(self, connection: Connection) -> Iterator[None]:

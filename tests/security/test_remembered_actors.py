@@ -79,3 +79,17 @@ def test_nothing_is_committed_that_nobody_checked(cast: Cast) -> None:
     cast.agent.known()
     with actors.assumed(actors._remembered[cast.agent.session_id]), transaction(), pytest.raises(RuntimeError):
         db.run_and_commit(Statement("unchecked", (), "SELECT 1"), ())
+
+
+def test_an_assumption_ends_with_its_request_however_that_ends(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+    cast.agent.known()
+    actor = actors._remembered[cast.agent.session_id]
+    Session.update(ended_at=Session.created_at, end_reason="logout").where(Session.id == cast.agent.session_id).execute()
+
+    def refuse() -> None:
+        raise peewee.OperationalError("no connections left")
+
+    with monkeypatch.context() as away, pytest.raises(peewee.OperationalError), actors.assumed(actor):
+        db.connection().close()
+        away.setattr(db, "_connect", refuse)
+    assert db.one("SELECT 1") == (1,), "the thread's next request has nothing to do with it"
