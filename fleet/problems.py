@@ -11,6 +11,7 @@ from flask import Flask, Response, g
 from werkzeug.exceptions import HTTPException, SecurityError
 
 from fleet import errors
+from fleet.answers import Answer
 from fleet.errors import FleetError
 from fleet.rules.lifecycles import IllegalTransition
 from fleet.rules.money import AmountTooLarge
@@ -50,9 +51,9 @@ def document(error: FleetError) -> dict[str, Any]:
     return problem
 
 
-def render(error: FleetError) -> Response:
+def render(error: FleetError) -> Answer:
     body = orjson.dumps(document(error), option=orjson.OPT_UTC_Z)
-    return Response(body, error.status, headers=error.headers, mimetype="application/problem+json")
+    return Answer(body, error.status, headers=error.headers, mimetype="application/problem+json")
 
 
 def register(app: Flask) -> None:

@@ -24,7 +24,7 @@ FOUNDATION = (
     "auth", "breakers", "bulkheads", "cache", "clock", "config", "db", "deadline", "errors", "idempotency", "limits", "logs",
     "metrics", "parsing", "passwords", "outages", "sealing",
 )  # fmt: skip
-WEB = ("admission", "http", "observe", "openapi", "paging", "problems", "rendering", "wiring")
+WEB = ("admission", "answers", "http", "observe", "openapi", "paging", "problems", "rendering", "wiring")
 RANKS = {
     "fleet.rules": 0,
     **{f"fleet.{name}": 1 for name in FOUNDATION},

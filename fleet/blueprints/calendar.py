@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import icalendar
-from flask import Blueprint, Response, g
+from flask import Blueprint, g
 from pydantic import Field, StringConstraints
 
 from fleet.http import Answer, answer, operation, page_answer, shape
@@ -113,7 +113,7 @@ def show(vehicle_id: UUID, query: CalendarQuery) -> Answer:
 def feed(vehicle_id: UUID, query: WindowQuery) -> Answer:
     """Show what occupies a vehicle, for calendar programs (RFC 5545)."""
     blocks = calendar.live_blocks(g.actor, vehicle_id, calendar.view(query.from_, query.to))
-    return Response(_as_ical(blocks), content_type="text/calendar; charset=utf-8")
+    return Answer(_as_ical(blocks), content_type="text/calendar; charset=utf-8")
 
 
 @bp.post(f"{_VEHICLE}/blocks")

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
-from flask import Blueprint, Response, g, request
+from flask import Blueprint, g, request
 
 from fleet.http import Answer, answer, operation, page_answer, shape
 from fleet.paging import page
@@ -90,7 +90,7 @@ def document(invoice_id: UUID) -> Answer:
     """Show an issued invoice on paper, as PDF."""
     sheet = invoice_documents.sheet_seen(g.actor, invoice_id)
     known = request.if_none_match.contains(sheet.tag)
-    response = Response(b"" if known else invoice_documents.drawn(sheet), 304 if known else 200, mimetype="application/pdf")
+    response = Answer(b"" if known else invoice_documents.drawn(sheet), 304 if known else 200, mimetype="application/pdf")
     response.set_etag(sheet.tag)
     response.headers["Content-Disposition"] = f'inline; filename="{sheet.number}.pdf"'
     return response

@@ -5,7 +5,7 @@ from html import escape
 from typing import Annotated, Literal
 from uuid import UUID
 
-from flask import Blueprint, Response, g
+from flask import Blueprint, g
 from pydantic import Field, StringConstraints
 
 from fleet.http import PUBLIC, Answer, answer, if_match, operation, page_answer, shape
@@ -158,4 +158,4 @@ def _page(language: Language, body: str) -> Answer:
         f'<meta name="viewport" content="width=device-width"></head>\n<body>{body}</body></html>\n'
     )
     headers = {"Content-Security-Policy": _PAGE_CSP, "Cache-Control": "no-store"}
-    return Response(document, mimetype="text/html", headers=headers)
+    return Answer(document, mimetype="text/html", headers=headers)

@@ -9,7 +9,7 @@ from typing import Any
 
 import flask_openapi_swagger
 import redis
-from flask import Blueprint, Response, current_app, request, send_from_directory
+from flask import Blueprint, current_app, request, send_from_directory
 from flask.typing import ResponseReturnValue
 
 from fleet import metrics, openapi
@@ -73,7 +73,7 @@ def prometheus() -> Answer:
     _only_with_token()
     wiring = current_app.extensions["fleet"]
     text, media = metrics.exposition(gauges.of(wiring.watch, wiring.breakers))
-    return Response(text, content_type=media)
+    return Answer(text, content_type=media)
 
 
 @bp.get("/openapi.json")
@@ -81,14 +81,14 @@ def prometheus() -> Answer:
 def openapi_document() -> Answer:
     """The API as OpenAPI 3.1."""
     _only_with_docs()
-    return Response(_published(), mimetype="application/json")
+    return Answer(_published(), mimetype="application/json")
 
 
 @bp.get("/docs")
 def docs() -> ResponseReturnValue:
     """Swagger UI, from files that ship with the service."""
     _only_with_docs()
-    return Response(_DOCS_PAGE, mimetype="text/html", headers={"Content-Security-Policy": _DOCS_CSP})
+    return Answer(_DOCS_PAGE, mimetype="text/html", headers={"Content-Security-Policy": _DOCS_CSP})
 
 
 @bp.get("/docs/<path:name>")
@@ -96,7 +96,7 @@ def docs_file(name: str) -> ResponseReturnValue:
     """The files of Swagger UI and the three lines that start it."""
     _only_with_docs()
     if name == "start.js":
-        return Response(_DOCS_START, mimetype="text/javascript")
+        return Answer(_DOCS_START, mimetype="text/javascript")
     return send_from_directory(_SWAGGER_FILES, name)
 
 

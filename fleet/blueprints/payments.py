@@ -4,12 +4,12 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from flask import Blueprint, Response, current_app, g
+from flask import Blueprint, current_app, g
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from fleet import deadline
-from fleet.http import Answer, answer, if_match, operation, page_answer, replay, shape, stored
+from fleet.http import Answer, answer, if_match, made, operation, page_answer, shape, told
 from fleet.idempotency import Claim, StoredAnswer
 from fleet.paging import page
 from fleet.parsing import Amount, Currency, Id, Input, Line, PageQuery, View
@@ -247,10 +247,8 @@ def _shape_refund(row: dict[str, Any]) -> dict[str, Any]:
 def _created(payment: dict[str, Any], client_secret: str | None = None) -> StoredAnswer:
     location = f"/v1/payments/{payment['id']}"
     begun = {**shape(PaymentView, payment), "client_secret": client_secret}
-    return stored(answer(begun, 201, version=payment["version"], location=location))
+    return made(begun, version=payment["version"], location=location)
 
 
 def _answered(paid: Paid) -> Answer:
-    if paid.replayed:
-        return replay(paid.answer)
-    return Response(paid.answer.body, paid.answer.status, headers=paid.answer.headers)
+    return told(paid.answer, replayed=paid.replayed)

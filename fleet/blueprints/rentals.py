@@ -6,13 +6,13 @@ from operator import itemgetter
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from flask import Blueprint, Response, g
+from flask import Blueprint, g
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from fleet import clock
-from fleet.http import Answer, answer, if_match, operation, page_answer, replay, shape, stored
-from fleet.idempotency import Claim
+from fleet.http import Answer, answer, if_match, made, operation, page_answer, shape, told
+from fleet.idempotency import Claim, StoredAnswer
 from fleet.models.base import Condition
 from fleet.models.rentals import STAMP
 from fleet.paging import page
@@ -195,8 +195,8 @@ def _answer(rental_id: UUID) -> Answer:
     return answer(document(row), version=row["version"])
 
 
-def _created(row: dict[str, Any]) -> Answer:
-    return answer(document(row), 201, version=row["version"], location=f"{bp.url_prefix}/{row['id']}")
+def _made(row: dict[str, Any]) -> StoredAnswer:
+    return made(document(row), version=row["version"], location=f"{bp.url_prefix}/{row['id']}")
 
 
 _rendered = Rendered(document, stamp=("id", *STAMP), hidden=("vehicle_version", "customer_version"))
@@ -229,12 +229,8 @@ def reserve(body: ReserveRental, claim: Claim) -> Answer:
 
     With hold_minutes it is only held and expires by itself. A 409 rental_overlap carries alternatives.
     """
-    reserved = reservations.reserve(
-        g.actor, body.as_wish(), claim=claim, answer_of=lambda row: stored(_created(row))
-    )
-    if reserved.replayed:
-        return replay(reserved.answer)
-    return Response(reserved.answer.body, reserved.answer.status, headers=reserved.answer.headers)
+    reserved = reservations.reserve(g.actor, body.as_wish(), claim=claim, answer_of=_made)
+    return told(reserved.answer, replayed=reserved.replayed)
 
 
 @bp.get("/<uuid:rental_id>")
