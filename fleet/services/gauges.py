@@ -17,7 +17,10 @@ _OF_QUEUE = {
     "waiting": ("fleet_queue_waiting", "Promises and webhook deliveries neither done nor dead; the count stops at 50000"),
     "due": ("fleet_queue_due", "Those of them that wait for a relay"),
     "oldest_age_s": ("fleet_queue_oldest_age_seconds", "Age of the oldest promise that waits, or since when a webhook is due"),
-    "rate_per_minute": ("fleet_queue_rate_per_minute", "Promises confirmed a minute, over the last five"),
+    "rate_per_minute": (
+        "fleet_queue_rate_per_minute",
+        "Promises confirmed, or webhooks delivered, a minute, over the last five",
+    ),
     "dead": ("fleet_queue_dead", "Dead letters that nobody discarded, and dead webhook deliveries; each count stops at 50000"),
     "depth": ("fleet_queue_depth", "Messages that wait in the broker"),
     "consumers": ("fleet_queue_consumers", "Workers that serve the queue"),
@@ -73,7 +76,7 @@ def _of_queues(queues: list[QueueState]) -> Iterator[Metric]:
             if value is not None or field != "depth":
                 family.add_metric([f"{state.queue}"], float(value or 0))
         yield family
-    words = "From promise to confirmation, over the last five minutes"
+    words = "From promise to confirmation, for webhooks from when they were due to delivery, over the last five minutes"
     lag = GaugeMetricFamily("fleet_queue_lag_seconds", words, labels=["queue", "quantile"])
     for state in queues:
         for quantile, value in (("0.5", state.lag_p50_s), ("0.99", state.lag_p99_s)):

@@ -161,10 +161,25 @@ class TestCounting:
         found = queue(cast, "webhooks")
         assert (found["waiting"], found["due"], found["dead"]) == (3, 2, 2)
         assert 400 <= found["oldest_age_s"] < 460
-        assert (found["rate_per_minute"], found["lag_p99_s"]) == (0, None)
+        assert found["rate_per_minute"] == 0.2
         whole = seen(cast)["outbox"]
         assert (whole["waiting"], whole["due"], whole["dead"]) == (6, 5, 2)
         assert 400 <= whole["oldest_age_s"] < 460
+
+    def test_webhooks_lag_by_how_long_they_waited_for_us(self, cast: Cast) -> None:
+        assert (queue(cast, "webhooks")["lag_p50_s"], queue(cast, "webhooks")["rate_per_minute"]) == (None, 0)
+        delivering(cast)
+        times = "next_attempt_at = now() - interval '40 seconds', delivered_at = now()"
+        db.execute_sql(f"UPDATE webhook_delivery SET {times} WHERE status = 'delivered'")
+        found = queue(cast, "webhooks")
+        assert (found["lag_p50_s"], found["lag_p99_s"], found["rate_per_minute"]) == (40.0, 40.0, 0.2)
+
+    @pytest.mark.parametrize("receivers", ["slow = true", "last_failure_at = now() - interval '10 minutes'"])
+    def test_what_waited_for_its_receiver_counts_for_no_lag(self, cast: Cast, receivers: str) -> None:
+        delivering(cast)
+        db.execute_sql(f"UPDATE webhook_health SET {receivers}")
+        found = queue(cast, "webhooks")
+        assert (found["lag_p99_s"], found["rate_per_minute"]) == (None, 0.2)
 
     def test_what_waits_for_an_endpoint_at_rest_is_not_due(self, cast: Cast) -> None:
         delivering(cast)
