@@ -49,6 +49,7 @@ class Stripe:
     faults: list[Fault] = field(default_factory=list)
     calls: list[tuple[str, str]] = field(default_factory=list)
     refund_status: str = "succeeded"
+    gone: bool = False  # connections end without an answer
     lock: threading.RLock = field(default_factory=threading.RLock)
     numbers: int = 0
 
@@ -184,6 +185,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self, method: str) -> None:
         world: Stripe = self.server.world  # type: ignore[attr-defined]
+        if world.gone:
+            self.close_connection = True
+            return
         url = urlsplit(self.path)
         raw = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
         form = {name: values[-1] for name, values in parse_qs(raw or url.query).items()}

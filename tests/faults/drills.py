@@ -20,7 +20,8 @@ class Drill:
 
     `inject` brings the fault about and heals it. From then on the web has `web_s` to answer with success again and every
     promise `settled_s` to end. A `calm` drill costs no client as much as a 503. `slowest_s` bounds every single answer; where
-    clients have to wait until web workers have booted, `boots` times what that takes here and now comes on top.
+    clients have to wait until web workers have booted, `boots` times what that takes here and now comes on top of both. Where
+    it `pays`, most rentals are driven, paid by card and now and then given back in part.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Drill:
     slowest_s: float
     boots: int
     drops: float
+    pays: bool = False
 
     @property
     def proves(self) -> str:
@@ -49,11 +51,12 @@ def drill(
     slowest_s: float = 6,
     boots: int = 0,
     drops: float = 0,
+    pays: bool = False,
 ) -> Callable[[Inject], Inject]:
     """Make a function a drill; its docstring says what it proves."""
 
     def enter(inject: Inject) -> Inject:
-        DRILLS[name] = Drill(name, inject, web_s, settled_s, calm, slowest_s, boots, drops)
+        DRILLS[name] = Drill(name, inject, web_s, settled_s, calm, slowest_s, boots, drops, pays)
         return inject
 
     return enter

@@ -16,14 +16,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fleet.embedded import InUse, StartFailed
-from tests.faults import store_drills, web_drills, work_drills
+from tests.faults import outside_drills, store_drills, web_drills, work_drills
 from tests.faults.drills import DRILLS
 from tests.faults.performance import Outcome, Performer
 from tests.faults.stage import ROOT, Stage, StageBroken, stage
 
 HISTORY = ROOT / "var" / "faults-history.jsonl"
 EXCHANGES = ROOT / "var" / "faults-exchanges.jsonl"
-LISTS = (web_drills, store_drills, work_drills)  # importing them fills DRILLS
+LISTS = (web_drills, store_drills, work_drills, outside_drills)  # importing them fills DRILLS
 SHOWN = 8
 HEAD = (
     "drill", "faults", "requests", "503", "cut", "5xx", "lost", "doubled", "letters twice", "slowest", "web", "all", "verdict",
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         return 130
-    print(f"seed {chosen.seed}: make faults ARGS=\"--seed {chosen.seed}\" repeats this run")
+    print(f'seed {chosen.seed}: make faults ARGS="--seed {chosen.seed}" repeats this run')
     _keep(HISTORY, chosen.seed, not chosen.short, outcomes)
     return 0 if all(outcome.held for outcome in outcomes) else 1
 

@@ -7,7 +7,7 @@ from psutil import Process
 
 from tests.faults.clients import RENTED, id_of
 from tests.faults.drills import LEASE_S, LETTER_S, drill
-from tests.faults.scene import Scene
+from tests.faults.scene import LETTERS, THESE, Scene
 from tests.faults.seizing import CLAIM, POSTING, kill_at
 from tests.faults.store_drills import full_queue
 
@@ -103,7 +103,7 @@ def _poisoned(scene: Scene, does: str, *, deliveries: int) -> None:
     scene.poison.update(poison)
     healthy = scene.promise(["effect"] * NEIGHBOURS)
     scene.faults += 1
-    with scene.time_lapse(poison):
+    with scene.time_lapse(THESE, poison):
         scene.until(lambda: scene.ended(healthy) == NEIGHBOURS, 60, "end of the healthy neighbours")
         scene.until(lambda: _buried(scene, poison), 120, f"death of what does {does}")
     scene.expect(scene.stage.deliveries(poison[0]) <= 9, "poison was delivered more than nine times")
@@ -120,7 +120,7 @@ def _buried(scene: Scene, poison: list[str]) -> bool:
 
 @drill("two-replays", calm=True, settled_s=30)
 def two_replays(scene: Scene) -> None:
-    """Two people replay the same dead letter at once, and it is rung for twice: one effect."""
+    """Two people replay the same dead letter by the API at once, and it is rung for twice: one effect."""
     [letter] = scene.promise(["raise"], deliveries=7)
     scene.until(lambda: scene.ended([letter]) == 1, 30, "dead letter")
     scene.stage.sql("""UPDATE outbox SET payload = '{"does": "effect"}' WHERE id = %s""", (letter,))
@@ -166,10 +166,10 @@ def mail_fails(scene: Scene) -> None:
     scene.stage.post.refuses = 0.8
     before = scene.stage.post.refused
     time.sleep(scene.chosen(10, 2))
-    _books_do_not_wait(scene)
+    scene.books_do_not_wait()
     scene.stage.post.refuses = 0
     scene.faults += scene.stage.post.refused - before
-    scene.hurry_letters = True
+    scene.hurry = LETTERS
 
 
 @drill("mail-hangs", calm=True, settled_s=LETTER_S)
@@ -178,20 +178,10 @@ def mail_hangs(scene: Scene) -> None:
     scene.stage.post.hangs = True
     scene.faults += 1
     time.sleep(scene.chosen(12, 3))
-    _books_do_not_wait(scene)
+    scene.books_do_not_wait()
     scene.stage.post.hangs = False
-    scene.hurry_letters = True
+    scene.hurry = LETTERS
     scene.let_leases_pass()
-
-
-def _books_do_not_wait(scene: Scene) -> None:
-    started = time.monotonic()
-    others = scene.promise(["effect"])
-    while not scene.ended(others) and time.monotonic() < started + 60:
-        time.sleep(0.05)
-    waited = time.monotonic() - started
-    scene.remarks.append(f"other queues waited {waited:.1f} s")
-    scene.expect(waited < 5, f"other work waited {waited:.0f} s for letters")
 
 
 @drill("two-beats", calm=True, settled_s=30)
