@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from fleet.breakers import AUTO, HOST_PREFIX, WEBHOOKS
 from fleet.services import circuit_breakers
@@ -110,3 +110,11 @@ def _of_processes(picture: Picture) -> Iterator[Metric]:
     kinds = Counter(process.kind for process in picture.counted.processes)
     yield GaugeMetricFamily("fleet_relays", "Relays that reported lately", value=kinds["relay"])
     yield GaugeMetricFamily("fleet_workers", "Workers that reported lately", value=kinds["worker"])
+    # Wherever they run: what they count themselves is only seen where they share a directory with the web. No name comes twice,
+    # so that a series never falls.
+    words = "Promises that a relay rang for or a worker dealt with, webhooks and runs of sweeps, since the process began"
+    handled = CounterMetricFamily("fleet_process_handled", words, labels=["process", "kind", "topic"])
+    for process in picture.counted.processes:
+        for topic, count in sorted(process.handled.items()):
+            handled.add_metric([process.name, process.kind, topic], count)
+    yield handled

@@ -84,11 +84,13 @@ def delivering(cast: Cast) -> None:
         db.execute_sql(f"UPDATE webhook_delivery SET {change} WHERE id = %s", (waiting[nth].id,))
 
 
-def reporting(name: str, kind: str, serves: list[str], paused: list[str], *, seconds_ago: float = 0) -> None:
+def reporting(
+    name: str, kind: str, serves: list[str], paused: list[str], *, seconds_ago: float = 0, handled: str = "{}"
+) -> None:
     db.execute_sql(
         """INSERT INTO process_report (name, kind, reported_at, queues, paused, handled)
-        VALUES (%s, %s, %s, %s::text[], %s::text[], '{}')""",
-        (name, kind, clock.now() - timedelta(seconds=seconds_ago), serves, paused),
+        VALUES (%s, %s, %s, %s::text[], %s::text[], %s)""",
+        (name, kind, clock.now() - timedelta(seconds=seconds_ago), serves, paused, handled),
     )
 
 
@@ -272,6 +274,18 @@ class TestGauges:
         assert [found[f'fleet_dead_letters_by_cause{{cause="{cause}"}}'] for cause in ("Poison", "Unknown")] == [1, 1]
         assert found["fleet_broker_unacknowledged"] == 0
         assert found["fleet_workers"] == found["fleet_relays"] == 0
+
+    def test_what_relays_and_workers_have_done_is_counted_wherever_they_run(self, cast: Cast) -> None:
+        reporting("worker@a", "worker", [], [], handled='{"accounting.post_invoice": 7, "maintenance.expire_holds": 2}')
+        reporting("relay@a", "relay", [], [], handled='{"accounting.post_invoice": 9}')
+        reporting("worker@gone", "worker", [], [], seconds_ago=16, handled='{"accounting.post_invoice": 5}')
+        name = "fleet_process_handled_total"
+        found = {labels: value for labels, value in scraped(cast).items() if labels.startswith(name)}
+        assert found == {
+            f'{name}{{kind="relay",process="relay@a",topic="accounting.post_invoice"}}': 9,
+            f'{name}{{kind="worker",process="worker@a",topic="accounting.post_invoice"}}': 7,
+            f'{name}{{kind="worker",process="worker@a",topic="maintenance.expire_holds"}}': 2,
+        }
 
     def test_webhook_deliveries_are_gauges_and_no_dead_letters(self, cast: Cast) -> None:
         delivering(cast)
