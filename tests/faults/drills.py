@@ -7,9 +7,9 @@ from tests.faults.scene import Scene
 
 # How long it takes until what a lost message rang for is rung for again: the lease, its jitter, and the work itself.
 LEASE_S = 45
-# A letter in the hands of who died, or lost its database, is left alone for a minute and a half. Until then every delivery is
-# in vain, and the third lease may begin a second too early: 30, 60 and 120 s, each a tenth longer.
-LETTER_S = 240
+# A letter in the hands of who died is left alone for a minute and a half, a webhook that was claimed and never tried for two
+# minutes, and a message that nobody acknowledged comes back after as long.
+LETTER_S = 150
 
 Inject = Callable[[Scene], None]
 

@@ -71,6 +71,20 @@ def worker_killed(scene: Scene) -> None:
     scene.let_leases_pass()
 
 
+@drill("worker-frozen-killed", calm=True, settled_s=LETTER_S)
+def worker_frozen_killed(scene: Scene) -> None:
+    """A worker stands still with messages in its hands, and is killed before it wakes: they come again."""
+    for _ in range(2):
+        scene.promise(["effect"] * 10)
+        scene.pause(0.02, 0.2)
+        scene.stage.signal("worker", signal.SIGSTOP)
+        scene.pause(1, 2)
+        scene.stage.restart("worker")
+        scene.faults += 1
+        scene.pause(1.5, 3)
+    scene.let_leases_pass()
+
+
 @drill("same-message-100", calm=True, settled_s=30)
 def same_message_100(scene: Scene) -> None:
     """One message comes a hundred times over: one effect."""
