@@ -1,6 +1,7 @@
 """A small server that behaves like Stripe where the service touches it: intents, refunds, keys, and its bad days."""
 
 import json
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -235,6 +236,11 @@ class _Handler(BaseHTTPRequestHandler):
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a client that was killed in the middle of its request."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 @contextmanager

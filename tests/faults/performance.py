@@ -48,6 +48,7 @@ class Outcome:
     def figures(self) -> dict[str, Any]:
         """For the history of runs."""
         numbers = {name: round(value, 2) for name, value in vars(self).items() if isinstance(value, int | float)}
+        numbers |= {"lost": self.count("lost"), "duplicated": self.count("duplicated")}
         return {"drill": self.drill, **numbers, "findings": [f"{one}" for one in self.findings], "remarks": self.remarks}
 
 

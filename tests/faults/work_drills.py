@@ -85,7 +85,7 @@ def worker_frozen_killed(scene: Scene) -> None:
     scene.let_leases_pass()
 
 
-@drill("same-message-100", calm=True, settled_s=30)
+@drill("same-message-100", calm=True)
 def same_message_100(scene: Scene) -> None:
     """One message comes a hundred times over: one effect."""
     ids = scene.promise(["effect"] * 3)
@@ -93,19 +93,19 @@ def same_message_100(scene: Scene) -> None:
     scene.faults += 100
 
 
-@drill("poison-raises", calm=True, settled_s=40)
+@drill("poison-raises", calm=True)
 def poison_raises(scene: Scene) -> None:
     """A message that raises ends as a dead letter, and takes none of those beside it along."""
     _poisoned(scene, "raise", deliveries=0)
 
 
-@drill("poison-kills", calm=True, settled_s=60)
+@drill("poison-kills", calm=True)
 def poison_kills(scene: Scene) -> None:
     """A message that kills its process each time ends as a dead letter, though no handler ever sees it."""
     _poisoned(scene, "kill", deliveries=0)
 
 
-@drill("task-hangs", calm=True, settled_s=60)
+@drill("task-hangs", calm=True)
 def task_hangs(scene: Scene) -> None:
     """A task that hangs is ended by its time limits, whether it listens to the soft one or not, and buried in the end."""
     _poisoned(scene, "hang", deliveries=6)
@@ -132,7 +132,7 @@ def _buried(scene: Scene, poison: list[str]) -> bool:
     return False
 
 
-@drill("two-replays", calm=True, settled_s=30)
+@drill("two-replays", calm=True)
 def two_replays(scene: Scene) -> None:
     """Two people replay the same dead letter by the API at once, and it is rung for twice: one effect."""
     [letter] = scene.promise(["raise"], deliveries=7)

@@ -72,7 +72,7 @@ def test_nobody_commits_the_transaction_of_somebody_else(app: Flask, fresh_datab
     assert codes() == {"C"}
 
 
-def test_a_child_that_is_forked_while_another_thread_closes_its_connection_can_close_its_own(app: Flask, fresh_database: None) -> None:
+def test_a_child_that_is_forked_while_another_thread_closes_can_close_too(app: Flask, fresh_database: None) -> None:
     """As the children of a worker are while its watch makes its report."""
     db.close()
     with db._lock:
