@@ -196,4 +196,8 @@ SELECT o.id::text, count(e.message_id), o.confirmed_at IS NOT NULL FROM outbox o
 LEFT JOIN drill_effect e ON e.message_id = o.id WHERE o.topic LIKE 'drills.%'
 GROUP BY o.id HAVING count(e.message_id) <> (o.confirmed_at IS NOT NULL)::integer
 """
-_LETTERS = "SELECT id::text, confirmed_at IS NOT NULL FROM outbox WHERE queue = 'notifications'"
+# One that would no longer have told the truth is skipped, such as that of a hold which is over.
+_LETTERS = """
+SELECT o.id::text, o.confirmed_at IS NOT NULL AND n.reason IS DISTINCT FROM 'outdated'
+FROM outbox o LEFT JOIN notification n ON n.id = o.id WHERE o.queue = 'notifications'
+"""

@@ -156,7 +156,7 @@ def worker_term_long_task(scene: Scene) -> None:
     scene.expect(seconds < 25, f"the worker took {seconds:.0f} s to end")
 
 
-@drill("backlog", calm=True, settled_s=300)
+@drill("backlog", calm=True, settled_s=600)
 def backlog(scene: Scene) -> None:
     """After an outage there is a backlog: the queue in Redis stays short, the backlog melts, and clients are served."""
     count = int(scene.chosen(50_000, 2_000))
@@ -198,7 +198,7 @@ def mail_hangs(scene: Scene) -> None:
     scene.let_leases_pass()
 
 
-@drill("two-beats", calm=True, settled_s=30)
+@drill("two-beats", calm=True)
 def two_beats(scene: Scene) -> None:
     """Two beats ring for every sweep: each hold expires once, and its vehicle is free."""
     client = scene.client(80)
