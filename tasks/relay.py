@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import groupby
 from operator import attrgetter
@@ -21,24 +21,21 @@ import peewee
 
 from fleet.config import ConfigError
 from fleet.db import db
-from fleet.outages import database_is_away
-from fleet.services import events, outbox, processes
+from fleet.services import outbox, processes
 from fleet.services.outbox import Claimed
 from tasks import app, topics, webhooks
 from tasks.backpressure import Backpressure
 from tasks.broker import Broker, BrokerAway
-from tasks.causes import cause_of
+from tasks.sequencer import Sequencer
+from tasks.troubles import RECOVERY_S, Troubles
 from tasks.wiring import settings, share_breakers, wire
 
 log = logging.getLogger("tasks.relay")
 
 POLL_S = 0.05
-RECOVERY_S = 0.5
 REPORT_EVERY_S = 10.0
 TELL_EVERY_S = 5.0
 CLAIM_LIMIT = 500
-# How long one turn puts events in order when more wait than one batch takes: the promises behind them wait as long.
-ORDER_BUDGET_S = 0.3
 # Promises that one message rings for. What is slow goes in small batches: several workers then share a backlog of it.
 BATCH = {"notifications": 10, "webhooks": 10, "default": 10}
 USUAL_BATCH = 200
@@ -56,8 +53,8 @@ class Relay:
         self._since_start: Counter[str] = Counter()
         self._tell_at = 0.0
         self._reported_at = time.monotonic()
-        self._troubles: set[str] = set()  # kinds that are told of, until a turn without any
-        self._undisturbed = True
+        self._troubles = Troubles("relay", log)
+        self._sequencer = Sequencer()
         self._stopping = False
 
     def stop(self, *_: Any) -> None:
@@ -65,26 +62,30 @@ class Relay:
         self._stopping = True
 
     def run(self) -> None:
-        """Relay until stopped, whatever goes away and comes back meanwhile."""
+        """Relay until stopped, whatever goes away and comes back meanwhile. Raises SequencerDied."""
         log.info("relay started", extra={"topics": sorted(self._known)})
+        self._sequencer.start()
         while not self._stopping:
+            self._sequencer.check()
             time.sleep(self._careful_turn())
             self._report(every_s=REPORT_EVERY_S)
             self._tell()
+        self._sequencer.stop()
         self._report(every_s=0)
         self._broker.close()
         db.close()
         log.info("relay stopped")
 
     def turn(self) -> bool:
-        """Put events in order, ring for webhooks, then claim once and publish; returns whether a queue had more to claim.
+        """Ring for webhooks, then claim once and publish; returns whether a queue had more to claim.
 
-        What the database refuses of the first two is noted, and keeps no promise waiting. Raises BrokerAway, peewee's errors.
+        What the database refuses of the first is noted, and keeps no promise waiting. Raises BrokerAway, peewee's errors.
         """
-        # Before the broker is asked: those who read the stream need none.
-        self._apart(_put_in_order)
         free = self._pressure.room()
-        self._apart(lambda: self._ring_for_webhooks(free.get(webhooks.QUEUE, 0)))
+        try:
+            self._ring_for_webhooks(free.get(webhooks.QUEUE, 0))
+        except peewee.PeeweeException as error:
+            self._troubles.note(error)
         return self._relay(free)
 
     def _relay(self, free: Mapping[str, int]) -> bool:
@@ -97,13 +98,6 @@ class Relay:
         found = Counter(promise.queue for promise in claimed)
         return any(count >= room[queue] for queue, count in found.items())
 
-    def _apart(self, part: Callable[[], None]) -> None:
-        """A part of a turn whose failure is not to stop the parts after it."""
-        try:
-            part()
-        except peewee.PeeweeException as error:
-            self._note_trouble(error)
-
     def _ring_for_webhooks(self, messages: int) -> None:
         rung = webhooks.ring(self._broker, limit=min(CLAIM_LIMIT, messages)) if messages > 0 else 0
         if rung:
@@ -112,17 +106,14 @@ class Relay:
 
     def _careful_turn(self) -> float:
         """One turn; returns how long to pause after it, in seconds."""
-        self._undisturbed, more = True, False
+        self._troubles.begin()
+        more = False
         try:
             more = self.turn()
         except (BrokerAway, peewee.PeeweeException) as error:
-            self._note_trouble(error)
-        if self._undisturbed and self._troubles:
-            log.info("relay goes on")
-            self._troubles.clear()
-        if more:
-            return 0.0
-        return POLL_S if self._undisturbed else RECOVERY_S
+            self._troubles.note(error)
+        pause_s = self._troubles.end(POLL_S)
+        return 0.0 if more else pause_s
 
     def _publish(self, claimed: Sequence[Claimed]) -> None:
         unsent = {promise.id for promise in claimed}
@@ -146,16 +137,6 @@ class Relay:
         if dead:
             log.error("dead letters: no consumer", extra={"topics": sorted(set(dead)), "count": len(dead)})
 
-    def _note_trouble(self, error: BrokerAway | peewee.PeeweeException) -> None:
-        """Say once of each kind of trouble that it is there; a turn without any says that it is over."""
-        self._undisturbed = False
-        kind = "database away" if database_is_away(error) else type(error).__name__
-        if kind not in self._troubles:
-            log.warning("relay interrupted", extra={"cause": cause_of(error)})
-            self._troubles.add(kind)
-        if isinstance(error, peewee.OperationalError | peewee.InterfaceError | peewee.InternalError):
-            db.close()
-
     def _tell(self) -> None:
         """Let the operators' page know that this relay runs. It runs as well when nobody can be told."""
         if time.monotonic() < self._tell_at:
@@ -173,12 +154,6 @@ class Relay:
             log.info("relayed", extra={"promises": dict(self._relayed), "paused": self._pressure.paused()})
         self._relayed.clear()
         self._reported_at = time.monotonic()
-
-
-def _put_in_order() -> None:
-    deadline = time.monotonic() + ORDER_BUDGET_S
-    while events.put_in_order() >= events.PLACED_AT_ONCE and time.monotonic() < deadline:
-        continue
 
 
 def _batches(claimed: Sequence[Claimed]) -> Iterator[list[Claimed]]:

@@ -1,6 +1,7 @@
 """A small server that behaves like Stripe where the service touches it: intents, refunds, keys, and its bad days."""
 
 import json
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -49,6 +50,7 @@ class Stripe:
     faults: list[Fault] = field(default_factory=list)
     calls: list[tuple[str, str]] = field(default_factory=list)
     refund_status: str = "succeeded"
+    gone: bool = False  # connections end without an answer
     lock: threading.RLock = field(default_factory=threading.RLock)
     numbers: int = 0
 
@@ -184,6 +186,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self, method: str) -> None:
         world: Stripe = self.server.world  # type: ignore[attr-defined]
+        if world.gone:
+            self.close_connection = True
+            return
         url = urlsplit(self.path)
         raw = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
         form = {name: values[-1] for name, values in parse_qs(raw or url.query).items()}
@@ -231,6 +236,11 @@ class _Handler(BaseHTTPRequestHandler):
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a client that was killed in the middle of its request."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 @contextmanager

@@ -19,9 +19,9 @@ class OutboxView(View):
 
     `waiting` are neither confirmed nor dead (counted up to 50000 a queue), `due` those of them that no relay has taken. Lags
     go from promise to confirmation; they and the rate cover the last five minutes. `depth` is null when the broker does not
-    answer. Webhook deliveries count as promises of `webhooks`, but for lags and rate: `waiting` to endpoints that are enabled,
-    `due` where the endpoint does not rest, the oldest by how long it has been due, `dead` until they are redelivered or
-    forgotten.
+    answer. Webhook deliveries count as promises of `webhooks`: `waiting` to endpoints that are enabled, `due` where the
+    endpoint does not rest, the oldest by how long it has been due, `dead` until they are redelivered or forgotten. Their lags
+    go from when they were due to their delivery, and leave out endpoints that are slow or failed in the hour before.
     """
 
     depth: int | None

@@ -1,6 +1,8 @@
 """The service's PostgreSQL: what is sent, what travels along with it, and what is sent again."""
 
 import functools
+import os
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -86,6 +88,11 @@ class Database(peewee.PostgresqlDatabase):
             connection = self._guard.connect(connecting) if self._guard else connecting()
         budget.seconds = self.query_s
         return connection
+
+    def begin_in_child(self) -> None:
+        """After a fork. Peewee closes under a lock of the process; another thread of the parent that held it in that moment is
+        not here to let it go, and the child would wait for ever."""
+        self._lock = threading.Lock()
 
     def begin(self, isolation_level: str | None = None) -> None:
         # BEGIN travels with the first statement of the transaction: one round trip less for each of them. The connection
@@ -288,6 +295,7 @@ class Database(peewee.PostgresqlDatabase):
 
 
 db = Database(None)
+os.register_at_fork(after_in_child=db.begin_in_child)
 
 
 def refuse_superuser() -> None:

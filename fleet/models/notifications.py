@@ -75,6 +75,13 @@ UPDATE notification SET status = %(status)s, sent_at = CASE WHEN %(status)s = 's
 # All of it in one round trip and one transaction: what is sent as one text is one to PostgreSQL (its manual, "Multiple
 # Statements in a Simple Query").
 FINISH_LETTER = f"{END_LETTER};{promises.RECEIVE};{promises.CONFIRM}"
+# Whoever finds the letter in another's hands has nothing to do before that one's claim is over; a lease that has doubled since
+# would end long after it. What has a next time because it failed is in nobody's hands.
+WAIT_FOR_CLAIM = """
+UPDATE outbox o SET next_attempt_at = n.attempted_at + interval '1 second' * %(claim_s)s
+FROM notification n
+WHERE o.id = %(id)s AND o.confirmed_at IS NULL AND o.dead_at IS NULL AND n.id = o.id AND n.status = 'sending'
+"""
 # For what must not go out twice: a worker that was lost may have sent it.
 GIVE_UP_LOST = """
 UPDATE notification SET status = 'unknown'

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from fleet.db import db, transaction
 from fleet.models.dead_letters import CAUSE
+from fleet.rules.webhooks import LONGEST_ASKED_REST_S
 
 # Of one queue, those first that were due first. The count of a longer backlog stops at the one; the oldest is looked for among
 # the other, because that takes more than the index.
@@ -33,12 +34,12 @@ class Deliveries(NamedTuple):
 
 
 class Pace(NamedTuple):
-    """What was confirmed of one queue, None being all, and the oldest of these confirmations. Times in seconds."""
+    """What was confirmed of one queue, None being the whole outbox, and the oldest of these confirmations. Times in seconds."""
 
     queue: str | None
     confirmed: int
-    lag_p50_s: float
-    lag_p99_s: float
+    lag_p50_s: float | None
+    lag_p99_s: float | None
     since_s: float
 
 
@@ -72,6 +73,14 @@ def paces(window_s: float) -> list[Pace]:
     with transaction():
         db.execute_sql(ALONG_THE_INDEX)
         return [Pace(*row) for row in db.rows(PACES, {"window_s": window_s, "most": MOST_CONFIRMED})]
+
+
+def delivered(queue: str, window_s: float) -> list[Pace]:
+    """The pace of the webhook deliveries, which are no promises; nothing where none was delivered in the last `window_s`."""
+    with transaction():
+        db.execute_sql(ALONG_THE_INDEX)
+        values = {"window_s": window_s, "most": MOST_CONFIRMED, "rested_s": LONGEST_ASKED_REST_S}
+        return [Pace(queue, *row) for row in db.rows(DELIVERED, values)]
 
 
 def dead() -> list[Dead]:
@@ -139,6 +148,25 @@ FROM (
     ORDER BY confirmed_at DESC LIMIT %(most)s
 ) AS recent
 GROUP BY GROUPING SETS ((queue), ())
+HAVING count(*) > 0
+"""
+# How long a delivery waited for us since it was due. Where the endpoint is slow, or failed shortly before, it waited for its
+# receiver: that counts as delivered, and for no lag.
+DELIVERED = """
+SELECT count(*),
+    percentile_cont(0.5) WITHIN GROUP (ORDER BY lag_s), percentile_cont(0.99) WITHIN GROUP (ORDER BY lag_s),
+    extract(epoch FROM now() - min(delivered_at))::float8
+FROM (
+    SELECT d.delivered_at, CASE
+        WHEN h.slow IS NOT TRUE AND coalesce(h.last_failure_at < d.next_attempt_at - interval '1 second' * %(rested_s)s, true)
+        THEN extract(epoch FROM d.delivered_at - d.next_attempt_at)::float8 END AS lag_s
+    FROM (
+        SELECT endpoint_id, delivered_at, next_attempt_at FROM webhook_delivery
+        WHERE delivered_at > now() - interval '1 second' * %(window_s)s
+        ORDER BY delivered_at DESC LIMIT %(most)s
+    ) AS d
+    LEFT JOIN webhook_health h ON h.endpoint_id = d.endpoint_id
+) AS recent
 HAVING count(*) > 0
 """
 DEAD = f"""

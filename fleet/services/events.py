@@ -83,7 +83,7 @@ def put_in_order(*, limit: int = PLACED_AT_ONCE) -> int:
     """Give committed events their places in the stream and queue them for the webhooks that want them; returns how many.
 
     Two at once do not mind each other, and an event is queued once for each endpoint, because it gets its place once.
-    Called by the relay at each turn: an event is to be read some 50 ms after its commit.
+    Called beside the relay every 50 ms: an event is to be read some 50 ms after its commit.
     """
     if db.one(models.ANY_UNPLACED) is None:
         return 0

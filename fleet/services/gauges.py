@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from fleet.breakers import AUTO, HOST_PREFIX, WEBHOOKS
 from fleet.services import circuit_breakers
@@ -17,7 +17,10 @@ _OF_QUEUE = {
     "waiting": ("fleet_queue_waiting", "Promises and webhook deliveries neither done nor dead; the count stops at 50000"),
     "due": ("fleet_queue_due", "Those of them that wait for a relay"),
     "oldest_age_s": ("fleet_queue_oldest_age_seconds", "Age of the oldest promise that waits, or since when a webhook is due"),
-    "rate_per_minute": ("fleet_queue_rate_per_minute", "Promises confirmed a minute, over the last five"),
+    "rate_per_minute": (
+        "fleet_queue_rate_per_minute",
+        "Promises confirmed, or webhooks delivered, a minute, over the last five",
+    ),
     "dead": ("fleet_queue_dead", "Dead letters that nobody discarded, and dead webhook deliveries; each count stops at 50000"),
     "depth": ("fleet_queue_depth", "Messages that wait in the broker"),
     "consumers": ("fleet_queue_consumers", "Workers that serve the queue"),
@@ -73,7 +76,7 @@ def _of_queues(queues: list[QueueState]) -> Iterator[Metric]:
             if value is not None or field != "depth":
                 family.add_metric([f"{state.queue}"], float(value or 0))
         yield family
-    words = "From promise to confirmation, over the last five minutes"
+    words = "From promise to confirmation, for webhooks from when they were due to delivery, over the last five minutes"
     lag = GaugeMetricFamily("fleet_queue_lag_seconds", words, labels=["queue", "quantile"])
     for state in queues:
         for quantile, value in (("0.5", state.lag_p50_s), ("0.99", state.lag_p99_s)):
@@ -107,3 +110,11 @@ def _of_processes(picture: Picture) -> Iterator[Metric]:
     kinds = Counter(process.kind for process in picture.counted.processes)
     yield GaugeMetricFamily("fleet_relays", "Relays that reported lately", value=kinds["relay"])
     yield GaugeMetricFamily("fleet_workers", "Workers that reported lately", value=kinds["worker"])
+    # Wherever they run: what they count themselves is only seen where they share a directory with the web. No name comes twice,
+    # so that a series never falls.
+    words = "Promises that a relay rang for or a worker dealt with, webhooks and runs of sweeps, since the process began"
+    handled = CounterMetricFamily("fleet_process_handled", words, labels=["process", "kind", "topic"])
+    for process in picture.counted.processes:
+        for topic, count in sorted(process.handled.items()):
+            handled.add_metric([process.name, process.kind, topic], count)
+    yield handled

@@ -9,11 +9,13 @@ The first attempt of a letter decides, in one transaction, whether it goes by e-
 beside it. The server is asked between transactions: a `sending` row before, its outcome after. Nothing waits inside.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+import peewee
 import phonenumbers
 
 from fleet import clock, config, metrics
@@ -24,6 +26,7 @@ from fleet.gateways.sms import Sms, SmsGateway, SmsUncertain
 from fleet.models import notifications as models
 from fleet.models.base import Condition
 from fleet.models.notifications import NOTIFICATIONS, Notification
+from fleet.outages import database_is_away
 from fleet.rules import letters
 from fleet.rules.languages import Language, offered
 from fleet.rules.letters import Letter, PaymentTold, RefundTold, RentalTold
@@ -33,6 +36,8 @@ from fleet.services.outbox import Message
 
 # Longer than a worker may take for one task, so that a claim as old as this has lost its worker.
 CLAIM_S = 90
+# For so long whoever knows what the server said tries to write it down while PostgreSQL is away: a restart is shorter.
+INSIST_S, INSIST_PAUSE_S = 10.0, 0.3
 SMS_TOPIC = "notifications.sms"
 
 
@@ -108,7 +113,10 @@ def send_sms(message: Message, gateway: SmsGateway) -> bool:
 def _attempt(message: Message, notice: Notice, channel: str, hand_over: Callable[[], None]) -> bool:
     against = notice.reason_against(channel)
     if not _claim(message, notice, channel, against):
-        return _ended_already(message)
+        if _ended_already(message):
+            return True
+        db.execute_sql(models.WAIT_FOR_CLAIM, {"id": message.id, "claim_s": CLAIM_S})
+        return False
     if against is not None:
         _finish(message, notice.kind, channel, "skipped")
         return True
@@ -170,13 +178,28 @@ def _finish(message: Message, kind: str, channel: str, status: str) -> None:
         _confirm(message)
     else:
         said = {"id": message.id, "status": status, "consumer": message.topic, "ids": f"{{{message.id}}}"}
-        db.execute_sql(models.FINISH_LETTER, said)
+        _insist(models.FINISH_LETTER, said)
     metrics.NOTIFICATIONS.labels(kind, channel, status).inc()
 
 
 def _note(message: Message, kind: str, channel: str, status: str) -> None:
-    db.execute_sql(models.END_LETTER, {"id": message.id, "status": status})
+    _insist(models.END_LETTER, {"id": message.id, "status": status})
     metrics.NOTIFICATIONS.labels(kind, channel, status).inc()
+
+
+def _insist(statement: str, values: dict[str, Any]) -> None:
+    """Write what the server said, also when PostgreSQL is away for a moment: nobody else knows it, and until the claim is over
+    nobody may ask again. Written twice it says the same: a connection may be lost after the commit.
+    """
+    deadline = time.monotonic() + INSIST_S
+    while True:
+        try:
+            db.execute_sql(statement, values)
+            return
+        except peewee.PeeweeException as error:
+            if not database_is_away(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(INSIST_PAUSE_S)
 
 
 def _confirm(message: Message) -> None:

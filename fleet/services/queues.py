@@ -40,7 +40,7 @@ class QueueState:
     """One queue, or the whole outbox where `queue` is None. Ages and lags in seconds; None where nobody knows.
 
     `depth` counts messages in the broker, each of which rings for many promises; the other counts are promises, and
-    in `webhooks` deliveries too. Lags and the rate are those of promises.
+    in `webhooks` deliveries too. Lags and the rate are those of promises, in `webhooks` of deliveries.
     """
 
     queue: str | None
@@ -113,7 +113,7 @@ class Picture:
         assert self.counted is not None  # noqa: S101 - those who call have looked
         if pace is None:
             return 0.0
-        whole = next(item for item in self.counted.paces if item.queue is None)
+        whole = pace if pace.queue == WEBHOOKS else next(item for item in self.counted.paces if item.queue is None)
         # Where more was confirmed than is looked at, the newest of it spans less than the window.
         span_s = whole.since_s if whole.confirmed >= models.MOST_CONFIRMED else WINDOW_S
         return pace.confirmed * 60 / max(span_s, 1.0)
@@ -159,7 +159,8 @@ def _count() -> Counted:
     backlogs = [
         _joined(backlog, deliveries) if backlog.queue == WEBHOOKS else backlog for backlog in models.backlogs(list(QUEUES))
     ]
-    return Counted(backlogs, models.paces(WINDOW_S), models.dead(), deliveries, processes.running())
+    paces = [*models.paces(WINDOW_S), *models.delivered(WEBHOOKS, WINDOW_S)]
+    return Counted(backlogs, paces, models.dead(), deliveries, processes.running())
 
 
 def _joined(backlog: Backlog, deliveries: Deliveries) -> Backlog:

@@ -84,11 +84,13 @@ def delivering(cast: Cast) -> None:
         db.execute_sql(f"UPDATE webhook_delivery SET {change} WHERE id = %s", (waiting[nth].id,))
 
 
-def reporting(name: str, kind: str, serves: list[str], paused: list[str], *, seconds_ago: float = 0) -> None:
+def reporting(
+    name: str, kind: str, serves: list[str], paused: list[str], *, seconds_ago: float = 0, handled: str = "{}"
+) -> None:
     db.execute_sql(
         """INSERT INTO process_report (name, kind, reported_at, queues, paused, handled)
-        VALUES (%s, %s, %s, %s::text[], %s::text[], '{}')""",
-        (name, kind, clock.now() - timedelta(seconds=seconds_ago), serves, paused),
+        VALUES (%s, %s, %s, %s::text[], %s::text[], %s)""",
+        (name, kind, clock.now() - timedelta(seconds=seconds_ago), serves, paused, handled),
     )
 
 
@@ -161,10 +163,25 @@ class TestCounting:
         found = queue(cast, "webhooks")
         assert (found["waiting"], found["due"], found["dead"]) == (3, 2, 2)
         assert 400 <= found["oldest_age_s"] < 460
-        assert (found["rate_per_minute"], found["lag_p99_s"]) == (0, None)
+        assert found["rate_per_minute"] == 0.2
         whole = seen(cast)["outbox"]
         assert (whole["waiting"], whole["due"], whole["dead"]) == (6, 5, 2)
         assert 400 <= whole["oldest_age_s"] < 460
+
+    def test_webhooks_lag_by_how_long_they_waited_for_us(self, cast: Cast) -> None:
+        assert (queue(cast, "webhooks")["lag_p50_s"], queue(cast, "webhooks")["rate_per_minute"]) == (None, 0)
+        delivering(cast)
+        times = "next_attempt_at = now() - interval '40 seconds', delivered_at = now()"
+        db.execute_sql(f"UPDATE webhook_delivery SET {times} WHERE status = 'delivered'")
+        found = queue(cast, "webhooks")
+        assert (found["lag_p50_s"], found["lag_p99_s"], found["rate_per_minute"]) == (40.0, 40.0, 0.2)
+
+    @pytest.mark.parametrize("receivers", ["slow = true", "last_failure_at = now() - interval '10 minutes'"])
+    def test_what_waited_for_its_receiver_counts_for_no_lag(self, cast: Cast, receivers: str) -> None:
+        delivering(cast)
+        db.execute_sql(f"UPDATE webhook_health SET {receivers}")
+        found = queue(cast, "webhooks")
+        assert (found["lag_p99_s"], found["rate_per_minute"]) == (None, 0.2)
 
     def test_what_waits_for_an_endpoint_at_rest_is_not_due(self, cast: Cast) -> None:
         delivering(cast)
@@ -257,6 +274,18 @@ class TestGauges:
         assert [found[f'fleet_dead_letters_by_cause{{cause="{cause}"}}'] for cause in ("Poison", "Unknown")] == [1, 1]
         assert found["fleet_broker_unacknowledged"] == 0
         assert found["fleet_workers"] == found["fleet_relays"] == 0
+
+    def test_what_relays_and_workers_have_done_is_counted_wherever_they_run(self, cast: Cast) -> None:
+        reporting("worker@a", "worker", [], [], handled='{"accounting.post_invoice": 7, "maintenance.expire_holds": 2}')
+        reporting("relay@a", "relay", [], [], handled='{"accounting.post_invoice": 9}')
+        reporting("worker@gone", "worker", [], [], seconds_ago=16, handled='{"accounting.post_invoice": 5}')
+        name = "fleet_process_handled_total"
+        found = {labels: value for labels, value in scraped(cast).items() if labels.startswith(name)}
+        assert found == {
+            f'{name}{{kind="relay",process="relay@a",topic="accounting.post_invoice"}}': 9,
+            f'{name}{{kind="worker",process="worker@a",topic="accounting.post_invoice"}}': 7,
+            f'{name}{{kind="worker",process="worker@a",topic="maintenance.expire_holds"}}': 2,
+        }
 
     def test_webhook_deliveries_are_gauges_and_no_dead_letters(self, cast: Cast) -> None:
         delivering(cast)

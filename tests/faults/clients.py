@@ -17,6 +17,7 @@ from fleet.auth import Tokens
 from fleet.embedded.server import HOST
 from tests.faults.history import Exchange
 from tests.faults.stage import Stage
+from tests.stripe_server import GOOD_CARD
 
 ANSWER_TIMEOUT_S = 30
 CLERKS, CUSTOMERS = 100, 50
@@ -56,8 +57,19 @@ class Wishes:
 class Client:
     """One clerk with one connection at a time."""
 
-    def __init__(self, stage: Stage, wishes: Wishes, drill: str, number: int, rng: random.Random, *, drops: float = 0) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        wishes: Wishes,
+        drill: str,
+        number: int,
+        rng: random.Random,
+        *,
+        drops: float = 0,
+        pays: bool = False,
+    ) -> None:
         self.name = f"{drill}/{number}"
+        self.pays = pays
         self._stage, self._wishes, self._drill, self._rng, self._drops = stage, wishes, drill, rng, drops
         clerk = number % CLERKS
         token = Tokens(stage.settings).issue(
@@ -99,11 +111,29 @@ class Client:
         handed_over = self.insist("activate", f"{path}/activate", {"start_odometer_km": 100})
         if handed_over.acknowledged:
             self.insist("complete", f"{path}/complete", {"end_odometer_km": 180})
+            if self.pays:
+                self.pay(reserved.document["id"])
+
+    def pay(self, rental_id: str) -> None:
+        """Pay the rental's invoice by card; one payment in three is given back, half of it."""
+        while True:
+            status, page = self.look(f"/v1/invoices?rental_id={rental_id}")
+            if status == 200:
+                break
+            if time.monotonic() > self.give_up_at:
+                return
+            time.sleep(0.1)
+        [invoice] = page["data"]
+        what = {"amount": invoice["total_amount"], "currency": invoice["currency"], "method": "card", "reference": GOOD_CARD}
+        paid = self.insist("pay", "/v1/payments", {"invoice_id": invoice["id"], **what})
+        if paid.acknowledged and self._rng.random() < 1 / 3:
+            half = {"amount": paid.document["amount"] // 2}
+            self.insist("refund", f"/v1/payments/{paid.document['id']}/refunds", half)
 
     def anything(self) -> None:
         """What a client does next; one answer in five it asks for again."""
         turn = self._rng.random()
-        if turn < 0.3:
+        if turn < (0.7 if self.pays else 0.3):
             self.drive()
             return
         last = self.reserve(*(self._wishes.own() if turn < 0.7 else self._wishes.fought_for()))
@@ -144,15 +174,19 @@ class Client:
         self._stage.history.add(seen)
         return seen
 
+    def look(self, path: str) -> tuple[int | None, Any]:
+        """Read something, once; the status and the answer as JSON. No part of the history: it changes nothing."""
+        status, _, answer = self._exchange(path, None, None, False, method="GET")
+        return status, orjson.loads(answer) if answer else {}
+
     def _exchange(
-        self, path: str, body: dict[str, Any] | None, key: str, throw_away: bool
+        self, path: str, body: dict[str, Any] | None, key: str | None, throw_away: bool, *, method: str = "POST"
     ) -> tuple[int | None, str | None, str]:
         if self._connection is None:
             self._connection = HTTPConnection(HOST, self._stage.web_port, timeout=ANSWER_TIMEOUT_S)
+        named = {"Idempotency-Key": key} if key else {}
         try:
-            self._connection.request(
-                "POST", path, None if body is None else orjson.dumps(body), {**self._headers, "Idempotency-Key": key}
-            )
+            self._connection.request(method, path, None if body is None else orjson.dumps(body), {**self._headers, **named})
             if throw_away:
                 self.hang_up()
                 return None, None, ""

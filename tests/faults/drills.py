@@ -7,9 +7,9 @@ from tests.faults.scene import Scene
 
 # How long it takes until what a lost message rang for is rung for again: the lease, its jitter, and the work itself.
 LEASE_S = 45
-# A letter in the hands of who died, or lost its database, is left alone for a minute and a half. Until then every delivery is
-# in vain, and the third lease may begin a second too early: 30, 60 and 120 s, each a tenth longer.
-LETTER_S = 240
+# A letter in the hands of who died is left alone for a minute and a half, a webhook that was claimed and never tried for two
+# minutes, and a message that nobody acknowledged comes back after as long.
+LETTER_S = 150
 
 Inject = Callable[[Scene], None]
 
@@ -20,7 +20,8 @@ class Drill:
 
     `inject` brings the fault about and heals it. From then on the web has `web_s` to answer with success again and every
     promise `settled_s` to end. A `calm` drill costs no client as much as a 503. `slowest_s` bounds every single answer; where
-    clients have to wait until web workers have booted, `boots` times what that takes here and now comes on top.
+    clients have to wait until web workers have booted, `boots` times what that takes here and now comes on top of both. Where
+    it `pays`, most rentals are driven, paid by card and now and then given back in part.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Drill:
     slowest_s: float
     boots: int
     drops: float
+    pays: bool = False
 
     @property
     def proves(self) -> str:
@@ -44,16 +46,17 @@ def drill(
     name: str,
     *,
     web_s: float = 5,
-    settled_s: float = 15,
+    settled_s: float = 60,
     calm: bool = False,
     slowest_s: float = 6,
     boots: int = 0,
     drops: float = 0,
+    pays: bool = False,
 ) -> Callable[[Inject], Inject]:
     """Make a function a drill; its docstring says what it proves."""
 
     def enter(inject: Inject) -> Inject:
-        DRILLS[name] = Drill(name, inject, web_s, settled_s, calm, slowest_s, boots, drops)
+        DRILLS[name] = Drill(name, inject, web_s, settled_s, calm, slowest_s, boots, drops, pays)
         return inject
 
     return enter

@@ -12,8 +12,8 @@ from typing import Any
 import orjson
 
 IN_PROGRESS = "idempotency_in_progress"
-# Refusals that a client who shares vehicles with others has to expect.
-EXPECTED_REFUSALS = {"rental_overlap", "no_vehicle_available"}
+# Refusals that a client has to expect: who shares vehicles with others, and the second of two who replay one letter.
+EXPECTED_REFUSALS = {"reserve": {"rental_overlap", "no_vehicle_available"}, "replay": {"invalid_state"}}
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,11 @@ class Exchange:
     def cut(self) -> bool:
         """Whether the service, and not the client, broke the connection off."""
         return self.status is None and not self.thrown_away
+
+    @property
+    def expected_refusal(self) -> bool:
+        """A refusal that says nothing bad of the service."""
+        return self.code == IN_PROGRESS or self.code in EXPECTED_REFUSALS.get(self.operation, ())
 
     @property
     def final(self) -> bool:

@@ -1,8 +1,9 @@
-"""`make faults`: every fault of docs/failure-drills.md against the real processes, and the proof after each.
+"""`make faults`: every fault of docs/failure-modes.md against the real processes, and the proof after each.
 
 ARGS="--seed 7 --only redis-frozen one-key-50" repeats some of them with their chances as they were; ARGS="--short" is quick.
 The exit code is 1 when anything was lost, duplicated, wrong or not recovered in time. Each run is appended to
-var/faults-history.jsonl, and what every client sent and saw is in var/faults-exchanges.jsonl.
+var/faults-history.jsonl, and what every client sent and saw is in var/faults-exchanges.jsonl. A full run of all writes its
+figures into docs/failure-modes.md.
 """
 
 import argparse
@@ -16,14 +17,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fleet.embedded import InUse, StartFailed
-from tests.faults import store_drills, web_drills, work_drills
-from tests.faults.drills import DRILLS
+from tests.faults import pages
 from tests.faults.performance import Outcome, Performer
+from tests.faults.repertoire import DRILLS
 from tests.faults.stage import ROOT, Stage, StageBroken, stage
 
 HISTORY = ROOT / "var" / "faults-history.jsonl"
 EXCHANGES = ROOT / "var" / "faults-exchanges.jsonl"
-LISTS = (web_drills, store_drills, work_drills)  # importing them fills DRILLS
 SHOWN = 8
 HEAD = (
     "drill", "faults", "requests", "503", "cut", "5xx", "lost", "doubled", "letters twice", "slowest", "web", "all", "verdict",
@@ -84,13 +84,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         return 130
-    print(f"seed {chosen.seed}: make faults ARGS=\"--seed {chosen.seed}\" repeats this run")
-    _keep(HISTORY, chosen.seed, not chosen.short, outcomes)
+    print(f'seed {chosen.seed}: make faults ARGS="--seed {chosen.seed}" repeats this run')
+    commit = _commit()
+    _keep(HISTORY, commit, chosen.seed, not chosen.short, outcomes)
+    if not chosen.short and list(chosen.only) == list(DRILLS):
+        pages.keep(commit, chosen.seed, [outcome.figures() for outcome in outcomes])
     return 0 if all(outcome.held for outcome in outcomes) else 1
 
 
-def _keep(path: Path, seed: int, full: bool, outcomes: Sequence[Outcome]) -> None:
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
+def _commit() -> str:
+    return subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
+
+
+def _keep(path: Path, commit: str, seed: int, full: bool, outcomes: Sequence[Outcome]) -> None:
     line = {"at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "commit": commit, "seed": seed, "full": full}
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:

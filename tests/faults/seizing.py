@@ -13,8 +13,8 @@ import psutil
 
 from tests.faults.stage import Stage, StageBroken
 
-RESERVATION, POSTING, CLAIM = 1, 2, 3
-WAIT_S = 15
+RESERVATION, POSTING, CLAIM, DELIVERY, CAPTURE, REFUND = 1, 2, 3, 4, 5, 6
+WAIT_S = 40  # a new web worker boots first, on a busy machine
 # The service gives up waiting for a lock after 0.8 s: a gate that was held longer may have ended in a ROLLBACK.
 SURELY_COMMITS_S = 0.6
 

@@ -26,6 +26,8 @@ from fleet.embedded.server import HOST, usable_port
 from fleet.services.outbox import QUEUES
 from tests.faults.history import History
 from tests.faults.mailbox import Mailbox, mailbox
+from tests.faults.outsiders import Hooks, hooks
+from tests.stripe_server import SECRET, Stripe, stripe_server
 
 ROOT = Path(__file__).parents[2]
 DIRECTORY = ROOT / "var" / "faults"
@@ -34,6 +36,16 @@ SCENE = Path(__file__).parent / "scene.sql"
 CREW = ("web", "relay-1", "relay-2", "worker", "beat")
 START_TIMEOUT_S, STOP_TIMEOUT_S = 60, 40
 LOG_TAIL = 2000
+
+
+_UNFINISHED = """
+SELECT (SELECT count(*) FROM outbox WHERE confirmed_at IS NULL AND dead_at IS NULL)
+    + (SELECT count(*) FROM event WHERE position IS NULL)
+    + (SELECT count(*) FROM webhook_delivery d JOIN webhook_endpoint e ON e.id = d.endpoint_id
+        WHERE e.enabled AND d.status IN ('queued','retrying'))
+    + (SELECT count(*) FROM payment WHERE status = 'pending')
+    + (SELECT count(*) FROM refund WHERE status NOT IN ('settled','failed'))
+"""
 
 
 class StageBroken(Exception):
@@ -46,6 +58,9 @@ class Stage:
 
     running: Databases
     post: Mailbox
+    hooks: Hooks
+    cards: Stripe
+    cards_url: str
     history: History = field(default_factory=History)
     web_port: int = field(default_factory=lambda: usable_port(None))
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
@@ -71,6 +86,10 @@ class Stage:
             "RATELIMIT_AUTHENTICATED": "1000000 per minute",
             "RATELIMIT_PUBLIC": "1000000 per minute",
             "SMTP_URL": self.post.url,
+            "STRIPE_API_KEY": "sk_test_of_the_drills",
+            "STRIPE_API_BASE": self.cards_url,
+            "STRIPE_WEBHOOK_SECRET": SECRET,
+            "WEBHOOK_ALLOW_PRIVATE": "true",
             "HOST": HOST,
             "PORT": str(self.web_port),
             "WEB_CONCURRENCY": "2",
@@ -195,12 +214,25 @@ class Stage:
         return "" if done.returncode == 0 else f"{done.stdout}{done.stderr[-LOG_TAIL:]}"
 
     def unfinished(self) -> int:
-        """How many promises have not ended."""
-        return int(self.sql("SELECT count(*) FROM outbox WHERE confirmed_at IS NULL AND dead_at IS NULL")[0][0])
+        """How many promises, events, deliveries to open endpoints, payments and refunds have not come to their end."""
+        return int(self.sql(_UNFINISHED)[0][0])
+
+    def position(self) -> int:
+        """Where the event stream ends."""
+        return int(self.sql("SELECT coalesce(max(position), 0) FROM event")[0][0])
 
     def deliveries(self, promise: str) -> int:
         """How often a promise was delivered."""
         return int(self.sql("SELECT deliveries FROM outbox WHERE id = %s", (promise,))[0][0])
+
+    def switch_hooks_off(self) -> None:
+        """Let no more events be sent: each drill has an endpoint of its own."""
+        for heard in self.hooks.heard.values():
+            if heard.until is None:
+                heard.until = self.position()
+        self.sql(
+            """UPDATE webhook_endpoint SET enabled = false, disabled_reason = 'by_hand', disabled_at = now() WHERE enabled"""
+        )
 
     def await_ready(self) -> None:
         """Return when the web answers that it is ready. Raises StageBroken."""
@@ -218,7 +250,8 @@ def stage(seed: int) -> Iterator[Stage]:
     with ExitStack() as stack:
         running = stack.enter_context(scratch_databases(DIRECTORY))
         post = stack.enter_context(mailbox(random.Random(f"{seed}/mail")))
-        made = Stage(running, post)
+        receivers = stack.enter_context(hooks(random.Random(f"{seed}/hooks")))
+        made = Stage(running, post, receivers, *stack.enter_context(stripe_server()))
         stack.callback(_end_all, made)
         migrated = made.run("db", "upgrade")
         if migrated.returncode:

@@ -60,6 +60,17 @@ def redis_flushed(scene: Scene) -> None:
     scene.let_leases_pass()
 
 
+@drill("redis-full", calm=True, settled_s=LETTER_S, slowest_s=2)
+def redis_full(scene: Scene) -> None:
+    """Redis has no memory left and takes nothing: clients are served all the same, and the promises wait."""
+    with scene.stage.redis() as client:
+        client.config_set("maxmemory", "1")
+        scene.faults += 1
+        time.sleep(scene.chosen(15, 3))
+        client.config_set("maxmemory", "0")
+    scene.let_leases_pass()
+
+
 @drill("redis-frozen", calm=True, settled_s=LETTER_S, slowest_s=2)
 def redis_frozen(scene: Scene) -> None:
     """Redis stands still: clients are served all the same and quickly, and the promises wait."""

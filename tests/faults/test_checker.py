@@ -13,8 +13,9 @@ from fleet import clock
 from fleet.embedded import Databases
 from tests.books import posted
 from tests.cast import Cast, at, iso
-from tests.faults.checker import Evidence, Sql, check, letters_twice
+from tests.faults.checker import check, letters_twice
 from tests.faults.drills import Drill
+from tests.faults.evidence import Evidence, Sql
 from tests.faults.history import Exchange, History
 from tests.faults.performance import Outcome, out_of_bounds
 from tests.faults.run import table
@@ -87,6 +88,8 @@ def keep_all_promises(sql: Sql) -> dict[str, int]:
     """Let every promise be kept; returns the letters that arrive then."""
     sql("INSERT INTO inbox (consumer, message_id) SELECT topic, id FROM outbox ON CONFLICT DO NOTHING")
     sql("UPDATE outbox SET confirmed_at = now() WHERE dead_at IS NULL")
+    order = "SELECT id, row_number() OVER (ORDER BY insert_order) AS nth FROM event"
+    sql(f"UPDATE event SET position = nth FROM ({order}) AS placed WHERE event.id = placed.id")
     return {promise: 1 for (promise,) in sql("SELECT id::text FROM outbox WHERE queue = 'notifications'")}
 
 
@@ -269,6 +272,11 @@ class TestBooks:
         invoice = posted(cast)
         answer = json.dumps({"id": f"{invoice.rental_id}", "total_amount": invoice.net_amount})
         returned = replace(ANSWERED, operation="complete", path="/v1/rentals/1/complete", answer=answer)
+        sql(
+            """INSERT INTO event (id, type, occurred_at, aggregate_type, aggregate_id, data)
+            VALUES (gen_random_uuid(), 'rental.completed', now(), 'rental', %s, '{}')""",
+            (invoice.rental_id,),
+        )
         evidence = Evidence([returned], sql, letters=keep_all_promises(sql))
         assert check(evidence) == []
         sql("UPDATE invoice SET net_amount = net_amount + 1, total_amount = total_amount + 1")

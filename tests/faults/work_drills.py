@@ -7,7 +7,7 @@ from psutil import Process
 
 from tests.faults.clients import RENTED, id_of
 from tests.faults.drills import LEASE_S, LETTER_S, drill
-from tests.faults.scene import Scene
+from tests.faults.scene import LETTERS, THESE, Scene
 from tests.faults.seizing import CLAIM, POSTING, kill_at
 from tests.faults.store_drills import full_queue
 
@@ -71,7 +71,21 @@ def worker_killed(scene: Scene) -> None:
     scene.let_leases_pass()
 
 
-@drill("same-message-100", calm=True, settled_s=30)
+@drill("worker-frozen-killed", calm=True, settled_s=LETTER_S)
+def worker_frozen_killed(scene: Scene) -> None:
+    """A worker stands still with messages in its hands, and is killed before it wakes: they come again."""
+    for _ in range(2):
+        scene.promise(["effect"] * 10)
+        scene.pause(0.02, 0.2)
+        scene.stage.signal("worker", signal.SIGSTOP)
+        scene.pause(1, 2)
+        scene.stage.restart("worker")
+        scene.faults += 1
+        scene.pause(1.5, 3)
+    scene.let_leases_pass()
+
+
+@drill("same-message-100", calm=True)
 def same_message_100(scene: Scene) -> None:
     """One message comes a hundred times over: one effect."""
     ids = scene.promise(["effect"] * 3)
@@ -79,19 +93,19 @@ def same_message_100(scene: Scene) -> None:
     scene.faults += 100
 
 
-@drill("poison-raises", calm=True, settled_s=40)
+@drill("poison-raises", calm=True)
 def poison_raises(scene: Scene) -> None:
     """A message that raises ends as a dead letter, and takes none of those beside it along."""
     _poisoned(scene, "raise", deliveries=0)
 
 
-@drill("poison-kills", calm=True, settled_s=60)
+@drill("poison-kills", calm=True)
 def poison_kills(scene: Scene) -> None:
     """A message that kills its process each time ends as a dead letter, though no handler ever sees it."""
     _poisoned(scene, "kill", deliveries=0)
 
 
-@drill("task-hangs", calm=True, settled_s=60)
+@drill("task-hangs", calm=True)
 def task_hangs(scene: Scene) -> None:
     """A task that hangs is ended by its time limits, whether it listens to the soft one or not, and buried in the end."""
     _poisoned(scene, "hang", deliveries=6)
@@ -103,7 +117,7 @@ def _poisoned(scene: Scene, does: str, *, deliveries: int) -> None:
     scene.poison.update(poison)
     healthy = scene.promise(["effect"] * NEIGHBOURS)
     scene.faults += 1
-    with scene.time_lapse(poison):
+    with scene.time_lapse(THESE, poison):
         scene.until(lambda: scene.ended(healthy) == NEIGHBOURS, 60, "end of the healthy neighbours")
         scene.until(lambda: _buried(scene, poison), 120, f"death of what does {does}")
     scene.expect(scene.stage.deliveries(poison[0]) <= 9, "poison was delivered more than nine times")
@@ -118,9 +132,9 @@ def _buried(scene: Scene, poison: list[str]) -> bool:
     return False
 
 
-@drill("two-replays", calm=True, settled_s=30)
+@drill("two-replays", calm=True)
 def two_replays(scene: Scene) -> None:
-    """Two people replay the same dead letter at once, and it is rung for twice: one effect."""
+    """Two people replay the same dead letter by the API at once, and it is rung for twice: one effect."""
     [letter] = scene.promise(["raise"], deliveries=7)
     scene.until(lambda: scene.ended([letter]) == 1, 30, "dead letter")
     scene.stage.sql("""UPDATE outbox SET payload = '{"does": "effect"}' WHERE id = %s""", (letter,))
@@ -142,7 +156,7 @@ def worker_term_long_task(scene: Scene) -> None:
     scene.expect(seconds < 25, f"the worker took {seconds:.0f} s to end")
 
 
-@drill("backlog", calm=True, settled_s=300)
+@drill("backlog", calm=True, settled_s=600)
 def backlog(scene: Scene) -> None:
     """After an outage there is a backlog: the queue in Redis stays short, the backlog melts, and clients are served."""
     count = int(scene.chosen(50_000, 2_000))
@@ -166,10 +180,10 @@ def mail_fails(scene: Scene) -> None:
     scene.stage.post.refuses = 0.8
     before = scene.stage.post.refused
     time.sleep(scene.chosen(10, 2))
-    _books_do_not_wait(scene)
+    scene.books_do_not_wait()
     scene.stage.post.refuses = 0
     scene.faults += scene.stage.post.refused - before
-    scene.hurry_letters = True
+    scene.hurry = LETTERS
 
 
 @drill("mail-hangs", calm=True, settled_s=LETTER_S)
@@ -178,23 +192,13 @@ def mail_hangs(scene: Scene) -> None:
     scene.stage.post.hangs = True
     scene.faults += 1
     time.sleep(scene.chosen(12, 3))
-    _books_do_not_wait(scene)
+    scene.books_do_not_wait()
     scene.stage.post.hangs = False
-    scene.hurry_letters = True
+    scene.hurry = LETTERS
     scene.let_leases_pass()
 
 
-def _books_do_not_wait(scene: Scene) -> None:
-    started = time.monotonic()
-    others = scene.promise(["effect"])
-    while not scene.ended(others) and time.monotonic() < started + 60:
-        time.sleep(0.05)
-    waited = time.monotonic() - started
-    scene.remarks.append(f"other queues waited {waited:.1f} s")
-    scene.expect(waited < 5, f"other work waited {waited:.0f} s for letters")
-
-
-@drill("two-beats", calm=True, settled_s=30)
+@drill("two-beats", calm=True)
 def two_beats(scene: Scene) -> None:
     """Two beats ring for every sweep: each hold expires once, and its vehicle is free."""
     client = scene.client(80)

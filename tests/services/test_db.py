@@ -1,5 +1,7 @@
 """The promises of fleet.db: what a transaction is, and what is sent again when the connection died."""
 
+import os
+import signal
 from collections.abc import Callable
 
 import peewee
@@ -68,6 +70,20 @@ def test_nobody_commits_the_transaction_of_somebody_else(app: Flask, fresh_datab
     with transaction():
         db.run_and_commit(INSERT, ("C",))
     assert codes() == {"C"}
+
+
+def test_a_child_that_is_forked_while_another_thread_closes_can_close_too(app: Flask, fresh_database: None) -> None:
+    """As the children of a worker are while its watch makes its report."""
+    db.close()
+    with db._lock:
+        child = os.fork()
+        if child == 0:
+            signal.alarm(5)
+            answer = db.one("SELECT 1")
+            db.close()
+            os._exit(0 if answer == (1,) else 1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
 
 
 def test_a_read_on_a_dead_connection_is_sent_again(lose_connection: Callable[[], None]) -> None:

@@ -95,6 +95,10 @@ def test_webhook_deliveries_are_counted_only_so_far(status: str) -> None:
     expected = {"queued": [0, 2, 2000, 2000], "dead": [0, 0, 0, 300], "delivered": [0, 0, 0, 0]}
     assert sorted(rows_read(node) for node in found) == expected[status]
 
+    read = scans(queues.DELIVERED, {"window_s": 300.0, "most": 200, "rested_s": 0})
+    [lately] = [node for node in read if node.get("Relation Name") == "webhook_delivery"]
+    assert (lately["Index Name"], rows_read(lately)) == ("webhook_delivery_delivered", 200 if status == "delivered" else 0)
+
 
 def test_a_usual_look_counts_right() -> None:
     fill("confirmed_at")

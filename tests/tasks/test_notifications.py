@@ -8,6 +8,8 @@ from email import policy
 from pathlib import Path
 from uuid import UUID
 
+import peewee
+import psycopg2
 import pytest
 from prometheus_client import REGISTRY
 
@@ -257,12 +259,54 @@ def test_a_letter_whose_worker_was_killed_goes_out_again_with_the_same_id(cast, 
     post.while_sending = lambda: None
     again()
     assert (status(made), state(made), len(post.mails)) == ("sending", "waiting", 1)
+    assert 85 < (row(made).next_attempt_at - clock.now()).total_seconds() <= 90, "it waits for the end of the lost claim"
     db.execute_sql("UPDATE notification SET attempted_at = now() - interval '91 seconds'")
     let_leases_end()
     again()
     assert (status(made), state(made)) == ("sent", "confirmed")
     assert {mail.id for mail in post.mails} == {f"{made}"}
     assert len(post.mails) == 2
+
+
+def test_a_letter_whose_note_meets_a_lost_connection_is_noted_all_the_same(promise, post):
+    """PostgreSQL has restarted between the mail server's yes and our note."""
+    post.while_sending = lose_connections
+    ring(promise)
+    assert (status(promise), state(promise), received(promise)) == ("sent", "confirmed", 1)
+    post.while_sending = lambda: None
+    ring(promise)
+    assert len(post.mails) == 1
+
+
+def test_a_letter_that_failed_while_the_connection_was_lost_is_free_to_be_tried_again(promise, post):
+    post.while_sending, post.fails_with = lose_connections, MailUnavailable("ConnectionRefusedError")
+    ring(promise)
+    assert (status(promise), state(promise)) == ("failed", "waiting")
+
+
+def test_a_worker_does_not_insist_for_ever(promise, post, monkeypatch):
+    monkeypatch.setattr(notifications, "INSIST_S", 0.0)
+    away = peewee.OperationalError("server closed the connection unexpectedly")
+    asked = []
+
+    def lost(sql, params=None):
+        if sql == notifications.models.FINISH_LETTER:
+            asked.append(sql)
+            raise away
+        return usual(sql, params)
+
+    usual = db.execute_sql
+    monkeypatch.setattr(db, "execute_sql", lost)
+    ring(promise)
+    assert (status(promise), state(promise), len(asked)) == ("sending", "waiting", 1)
+
+
+def lose_connections() -> None:
+    with psycopg2.connect(config.current().database_url) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE pid <> pg_backend_pid() AND datname = current_database() AND usename = current_user"
+        )
 
 
 def test_an_erased_customer_gets_no_letter(cast, promise, post):

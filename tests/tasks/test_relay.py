@@ -13,10 +13,11 @@ import redis
 from fleet import clock
 from fleet.db import db
 from fleet.embedded import Databases
-from fleet.services import events, outbox
+from fleet.services import outbox
 from tasks import app, backpressure, relay, topics, webhooks
 from tasks.broker import Broker, BrokerAway
 from tasks.relay import Relay
+from tasks.troubles import RECOVERY_S
 from tests.tasks.outboxes import TOPIC, let_leases_end, promised, row, rows, state
 
 pytestmark = pytest.mark.usefixtures("broker")
@@ -119,7 +120,7 @@ def test_what_could_not_be_published_is_due_again_at_once_and_the_rest_is_not(ne
         new_relay(broker=deaf).turn()
     assert deaf.taken == made[:2]
     assert [found.publishes for found in rows(made)] == [1, 1, 0, 0, 0, 0]
-    time.sleep(1.1 * relay.RECOVERY_S)
+    time.sleep(1.1 * RECOVERY_S)
     well = DeafBroker(takes=10)
     new_relay(broker=well).turn()
     assert well.taken == made[2:]
@@ -222,22 +223,21 @@ def test_a_relay_that_is_told_to_stop_ends_after_its_batch(new_relay, queued):
     assert [found.publishes for found in rows(made)] == [1, 1]
 
 
-@pytest.mark.parametrize("part", [(events, "put_in_order"), (webhooks, "ring")])
 @pytest.mark.parametrize("kind", ["IntegrityError", "ProgrammingError", "InternalError", "OperationalError"])
-def test_what_fails_before_the_promises_keeps_none_of_them_waiting(new_relay, queued, monkeypatch, caplog, part, kind):
+def test_what_fails_before_the_promises_keeps_none_of_them_waiting(new_relay, queued, monkeypatch, caplog, kind):
     def failing(*_, **__):
         raise getattr(peewee, kind)("no")
 
-    usual = getattr(*part)
-    monkeypatch.setattr(*part, failing)
+    usual = webhooks.ring
+    monkeypatch.setattr(webhooks, "ring", failing)
     one = new_relay()
     with caplog.at_level(logging.INFO, logger="tasks"):
         for count in (1, 2):
             made = promised()
-            assert one._careful_turn() == relay.RECOVERY_S
+            assert one._careful_turn() == RECOVERY_S
             assert queued("accounting")[count - 1] == (TOPIC, made)
         assert caplog.messages == ["relay interrupted"]
-        monkeypatch.setattr(*part, usual)
+        monkeypatch.setattr(webhooks, "ring", usual)
         assert one._careful_turn() == relay.POLL_S
     assert caplog.messages == ["relay interrupted", "relay goes on"]
 
@@ -247,10 +247,9 @@ def test_each_kind_of_trouble_is_told_once(new_relay, monkeypatch, caplog):
         raise next(errors)
 
     errors = iter([peewee.IntegrityError("no"), peewee.DataError("no")] * 3)
-    for part in ((events, "put_in_order"), (webhooks, "ring")):
-        monkeypatch.setattr(*part, failing)
+    monkeypatch.setattr(webhooks, "ring", failing)
     one = new_relay()
-    for _ in range(3):
+    for _ in range(6):
         one._careful_turn()
     assert caplog.messages == ["relay interrupted"] * 2
 
@@ -263,20 +262,9 @@ def test_a_relay_survives_what_the_database_refuses_of_the_promises(new_relay, q
     one = new_relay()
     with monkeypatch.context() as patch:
         patch.setattr(outbox, "claim_due", failing)
-        assert one._careful_turn() == relay.RECOVERY_S
+        assert one._careful_turn() == RECOVERY_S
     one._careful_turn()
     assert queued("accounting") == [(TOPIC, made)]
-
-
-def test_a_turn_puts_all_events_in_order_that_its_time_allows(new_relay, monkeypatch):
-    monkeypatch.setattr(events, "PLACED_AT_ONCE", 2)
-    waiting = iter([2, 2, 1, 2, 2])
-    monkeypatch.setattr(events, "put_in_order", lambda: next(waiting))
-    new_relay().turn()
-    assert next(waiting) == 2, "it went on after a batch that was not full"
-    monkeypatch.setattr(relay, "ORDER_BUDGET_S", 0.0)
-    new_relay().turn()
-    assert list(waiting) == []
 
 
 def _await(done, timeout_s: float = 20) -> None:
