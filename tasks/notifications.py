@@ -1,4 +1,4 @@
-"""Sending letters and text messages to customers.
+"""Sending letters and text messages to customers, and letters about their accounts to users.
 
 E-mail at least once with one Message-ID, text messages at most once: see fleet.services.notifications.
 """
@@ -7,7 +7,7 @@ from functools import partial
 
 from fleet.gateways.mail import MailNotConfigured, MailRefused
 from fleet.gateways.sms import SmsNotConfigured, SmsRefused
-from fleet.services import notifications
+from fleet.services import account_letters, notifications
 from fleet.services.notifications import NothingToTell
 from fleet.services.outbox import Message
 from tasks import consumer, delivery
@@ -82,6 +82,36 @@ def payment_refunded(ids: list[str]) -> None:
     _send("notifications.payment_refunded", ids)
 
 
+@consumer("notifications.password_reset")
+def password_reset(ids: list[str]) -> None:
+    """Send users the link with which they set a new password."""
+    _send_about_account("notifications.password_reset", ids)
+
+
+@consumer("notifications.email_verification")
+def email_verification(ids: list[str]) -> None:
+    """Send users the link with which they show that the address is theirs."""
+    _send_about_account("notifications.email_verification", ids)
+
+
+@consumer("notifications.password_changed")
+def password_changed(ids: list[str]) -> None:
+    """Tell users that their password was changed."""
+    _send_about_account("notifications.password_changed", ids)
+
+
+@consumer("notifications.session_breached")
+def session_breached(ids: list[str]) -> None:
+    """Tell users that a refresh token of theirs was used twice."""
+    _send_about_account("notifications.session_breached", ids)
+
+
+@consumer("notifications.second_factor_removed")
+def second_factor_removed(ids: list[str]) -> None:
+    """Tell users that they are asked for no code any more."""
+    _send_about_account("notifications.second_factor_removed", ids)
+
+
 @consumer("notifications.sms")
 def sms(ids: list[str]) -> None:
     """Send the text messages that letters promised beside themselves."""
@@ -93,6 +123,11 @@ def _send(topic: str, ids: list[str]) -> None:
     with mailer().session() as session:
         attempt = partial(notifications.send, session=session)
         delivery.one_by_one(ids, attempt, topic=topic, hopeless=HOPELESS, wait_s=session.wait_s)
+
+
+def _send_about_account(topic: str, ids: list[str]) -> None:
+    with mailer().session() as session:
+        delivery.one_by_one(ids, partial(account_letters.send, session=session), topic=topic, hopeless=HOPELESS)
 
 
 def _attempt_sms(message: Message) -> bool:

@@ -26,8 +26,8 @@ from tests.money import given_back, id_of, paid
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 EXAMPLES = {GenerationMode.POSITIVE: 8, GenerationMode.NEGATIVE: 4}
 SEED = 2026
-# It ends the sessions that the other calls are made in.
-LEFT_OUT = {"/v1/auth/logout"}
+# They end the sessions that the other calls are made in.
+LEFT_OUT = {"/v1/auth/logout", "/v1/users/{user_id}/sessions"}
 # What ends things comes last, or the other calls would find none.
 FAREWELLS = ("/deactivate", "/erase", "/status")
 
@@ -117,6 +117,7 @@ def known(cast: Cast, role: str) -> Known:
         "vehicle_id": [f"{cast.corolla}", f"{cast.vehicle()}", f"{cast.vehicle()}"],
         "branch_id": [f"{cast.lisbon}"],
         "customer_id": [f"{customer}" for customer in customers],
+        "session_id": [f"{cast.driver.session_id}"],
         "user_id": [f"{cast.driver.user_id}", f"{cast.mechanic.user_id}"],
         "If-Match": ['"1"'],
         **PLAUSIBLE,
