@@ -3,6 +3,7 @@
 E-mail at least once with one Message-ID, text messages at most once: see fleet.services.notifications.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 from fleet.gateways.mail import MailNotConfigured, MailRefused
@@ -85,31 +86,37 @@ def payment_refunded(ids: list[str]) -> None:
 @consumer("notifications.password_reset")
 def password_reset(ids: list[str]) -> None:
     """Send users the link with which they set a new password."""
-    _send_about_account("notifications.password_reset", ids)
+    _send("notifications.password_reset", ids, account_letters.send)
 
 
 @consumer("notifications.email_verification")
 def email_verification(ids: list[str]) -> None:
     """Send users the link with which they show that the address is theirs."""
-    _send_about_account("notifications.email_verification", ids)
+    _send("notifications.email_verification", ids, account_letters.send)
 
 
 @consumer("notifications.password_changed")
 def password_changed(ids: list[str]) -> None:
     """Tell users that their password was changed."""
-    _send_about_account("notifications.password_changed", ids)
+    _send("notifications.password_changed", ids, account_letters.send)
 
 
 @consumer("notifications.session_breached")
 def session_breached(ids: list[str]) -> None:
     """Tell users that a refresh token of theirs was used twice."""
-    _send_about_account("notifications.session_breached", ids)
+    _send("notifications.session_breached", ids, account_letters.send)
 
 
 @consumer("notifications.second_factor_removed")
 def second_factor_removed(ids: list[str]) -> None:
     """Tell users that they are asked for no code any more."""
-    _send_about_account("notifications.second_factor_removed", ids)
+    _send("notifications.second_factor_removed", ids, account_letters.send)
+
+
+@consumer("notifications.second_factor_locked")
+def second_factor_locked(ids: list[str]) -> None:
+    """Tell users that somebody who knows their password tried codes."""
+    _send("notifications.second_factor_locked", ids, account_letters.send)
 
 
 @consumer("notifications.sms")
@@ -118,16 +125,11 @@ def sms(ids: list[str]) -> None:
     delivery.one_by_one(ids, _attempt_sms, topic="notifications.sms", hopeless=HOPELESS, wait_s=sms_gateway().wait_s)
 
 
-def _send(topic: str, ids: list[str]) -> None:
+def _send(topic: str, ids: list[str], send: Callable[..., bool] = notifications.send) -> None:
     """Letters share one session with the mail server; what happens to one of them does not touch the others."""
     with mailer().session() as session:
-        attempt = partial(notifications.send, session=session)
+        attempt = partial(send, session=session)
         delivery.one_by_one(ids, attempt, topic=topic, hopeless=HOPELESS, wait_s=session.wait_s)
-
-
-def _send_about_account(topic: str, ids: list[str]) -> None:
-    with mailer().session() as session:
-        delivery.one_by_one(ids, partial(account_letters.send, session=session), topic=topic, hopeless=HOPELESS)
 
 
 def _attempt_sms(message: Message) -> bool:

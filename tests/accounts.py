@@ -31,6 +31,9 @@ class Postman:
     def session(self) -> Iterator[Session]:
         yield self
 
+    def wait_s(self) -> float:
+        return 0
+
     def send(self, mail: Mail) -> None:
         self.mails.append(mail)
         if self.fails_with:

@@ -34,6 +34,8 @@ CREATE TABLE second_factor (
   created_at timestamptz NOT NULL DEFAULT now(),
   confirmed_at timestamptz,
   last_step bigint,
+  failures integer NOT NULL DEFAULT 0,
+  CONSTRAINT second_factor_failures CHECK (failures >= 0),
   CONSTRAINT second_factor_confirmed_by_code CHECK ((confirmed_at IS NULL) = (last_step IS NULL))
 );
 

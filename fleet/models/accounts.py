@@ -25,13 +25,17 @@ class AccountToken(Model):
 
 
 class SecondFactor(Model):
-    """The secret that a user's codes are made with, sealed. It is asked for as soon as a code has confirmed it."""
+    """The secret that a user's codes are made with, sealed. It is asked for as soon as a code has confirmed it.
+
+    `last_step` is that of the last code that was taken, `failures` how many wrong ones were given since.
+    """
 
     user_id = peewee.UUIDField(primary_key=True)
     secret = peewee.BlobField()
     created_at = DateTimeTZField(default=clock.now)
     confirmed_at = DateTimeTZField(null=True)
     last_step = peewee.BigIntegerField(null=True)
+    failures = peewee.IntegerField(default=0)
 
 
 class RecoveryCode(Model):
@@ -125,13 +129,22 @@ def confirm_factor(factor: SecondFactor, step: int) -> bool:
 def take_step(factor: SecondFactor, step: int) -> bool:
     """Use the code of that step up; False when it, or a later one, was used. Of two simultaneous uses one is the first."""
     unused = (SecondFactor.user_id == factor.user_id) & (SecondFactor.secret == factor.secret) & (SecondFactor.last_step < step)
-    return bool(SecondFactor.update(last_step=step).where(unused).execute())
+    return bool(SecondFactor.update(last_step=step, failures=0).where(unused).execute())
+
+
+def count_wrong_code(user_id: UUID) -> int:
+    """Note that a wrong code was given; returns how many there were since the last one that was taken."""
+    counted = db.one("UPDATE second_factor SET failures = failures + 1 WHERE user_id = %s RETURNING failures", (user_id,))
+    return counted[0] if counted else 0
 
 
 def take_recovery_code(user_id: UUID, code_hash: bytes) -> bool:
-    """Use a recovery code up; False when it is none of the user's, or was used."""
+    """Use a recovery code up, and forgive wrong codes; False when it is none of the user's, or was used."""
     unused = (RecoveryCode.code_hash == code_hash) & (RecoveryCode.user_id == user_id) & RecoveryCode.used_at.is_null()
-    return bool(RecoveryCode.update(used_at=clock.now()).where(unused).execute())
+    if not RecoveryCode.update(used_at=clock.now()).where(unused).execute():
+        return False
+    SecondFactor.update(failures=0).where(SecondFactor.user_id == user_id).execute()
+    return True
 
 
 def replace_recovery_codes(user_id: UUID, hashes: list[bytes]) -> None:

@@ -213,6 +213,7 @@ ROWS = {
     "password_changed": ("when",),
     "session_breached": ("when",),
     "second_factor_removed": ("when",),
+    "second_factor_locked": ("when",),
 }
 _LINES_COME_BEFORE = "net"
 

@@ -14,12 +14,15 @@ from fleet.auth import secret_hash
 from fleet.db import atomic
 from fleet.errors import Unauthenticated
 from fleet.models.access import User
-from fleet.models.accounts import SecondFactor, factor_of, take_recovery_code, take_step
+from fleet.models.accounts import SecondFactor, count_wrong_code, factor_of, take_recovery_code, take_step
 from fleet.rules import totp
 from fleet.sealing import SealBroken
-from fleet.services import audit, throttle
+from fleet.services import audit, outbox, throttle
 
 R = TypeVar("R")
+
+# In a row, each after the right password: a chance of one in 6,700 to have guessed a code (NIST SP 800-63B: at most 100).
+MOST_WRONG_CODES = 50
 
 log = logging.getLogger("fleet.access")
 
@@ -106,8 +109,21 @@ def _factor_passes(user_id: UUID, code: str | None) -> bool:
         raise Unauthenticated("Send the code of your second factor too", code="totp_required")
     if len(code) != totp.DIGITS:
         return _recover(user_id, code)
+    # A throttle that heals would let who has the password try for ever; this ends it, and locks out nobody without it.
+    if factor.failures >= MOST_WRONG_CODES:
+        return False
     step = step_of_code(factor, code)
-    return step is not None and take_step(factor, step)
+    if step is not None and take_step(factor, step):
+        return True
+    _count_wrong_code(user_id)
+    return False
+
+
+@atomic
+def _count_wrong_code(user_id: UUID) -> None:
+    if count_wrong_code(user_id) == MOST_WRONG_CODES:
+        audit.record("system:access", "second_factor.locked", "user", user_id)
+        outbox.promise("notifications.second_factor_locked", "user", user_id)
 
 
 @atomic

@@ -3,9 +3,10 @@
 import base64
 import secrets
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
+from fleet import clock
 from fleet.auth import Actor
 from fleet.db import atomic
 from fleet.errors import Forbidden, InvalidState, NotFound
@@ -23,6 +24,8 @@ from fleet.rules import totp
 from fleet.services import audit, credentials, outbox
 
 ISSUER = "Fleet"
+# Or who finds an open session could try the codes of an enrolment that was forgotten.
+ENROLMENT_LIVES = timedelta(minutes=15)
 RECOVERY_CODES, _RECOVERY_BYTES, _GROUP = 10, 10, 4
 
 
@@ -65,7 +68,7 @@ def confirm(actor: Actor, *, code: str) -> list[str]:
     """
     actor.must_have_session()
     factor = factor_of(actor.user_id)
-    if factor is None or factor.confirmed_at is not None:
+    if factor is None or factor.confirmed_at is not None or clock.now() - factor.created_at > ENROLMENT_LIVES:
         raise InvalidState("There is no second factor to be confirmed")
     email = User.get_by_id(actor.user_id).email
     step = credentials.counted(email, lambda rests: None if rests else credentials.step_of_code(factor, code))

@@ -12,6 +12,7 @@ from fleet.errors import NotFound
 from fleet.rules.throttle import FREE_FAILURES, HEALS_AFTER
 from fleet.rules.totp import STEP_S
 from fleet.services import second_factors
+from fleet.services.credentials import MOST_WRONG_CODES
 from tests.accounts import WRONG, Telephone, audited, enrolled, login, promises
 from tests.cast import PASSWORD, Answer, Cast, Person
 
@@ -146,6 +147,33 @@ def test_guesses_at_the_code_count_as_failed_sign_ins(cast: Cast) -> None:
         assert said(login(cast.agent, totp=telephone.code())) == REFUSED
     with time_machine.travel(clock.now() + HEALS_AFTER + timedelta(minutes=2), tick=False):
         assert login(cast.agent, totp=telephone.code()).status_code == 200
+
+
+def test_who_has_the_password_does_not_guess_for_ever_and_its_owner_is_told_once(cast: Cast) -> None:
+    telephone, codes = enrolled(cast.agent)
+    db.execute_sql("UPDATE second_factor SET failures = %s", (MOST_WRONG_CODES - 1,))
+    for _ in range(2):
+        assert said(login(cast.agent, totp=telephone.wrong())) == REFUSED
+    assert said(login(cast.agent, totp=telephone.code())) == REFUSED
+    assert len(promises("second_factor_locked")) == 1
+    assert audited("second_factor.locked") == [("system:access", f"{cast.agent.user_id}")]
+    assert db.rows("SELECT failures FROM second_factor") == [(MOST_WRONG_CODES,)]
+    assert login(cast.agent, totp=codes[0]).status_code == 200
+    assert login(cast.agent, totp=telephone.code()).status_code == 200
+
+
+def test_a_code_that_is_taken_forgives_the_wrong_ones_before_it(cast: Cast) -> None:
+    telephone, _ = enrolled(cast.agent)
+    login(cast.agent, totp=telephone.wrong())
+    assert db.rows("SELECT failures FROM second_factor") == [(1,)]
+    assert login(cast.agent, totp=telephone.code()).status_code == 200
+    assert db.rows("SELECT failures FROM second_factor") == [(0,)]
+
+
+def test_an_enrolment_is_to_be_confirmed_soon(cast: Cast) -> None:
+    telephone = Telephone(cast.agent.post(PATH, {"current_password": PASSWORD}).json["secret"])
+    with time_machine.travel(clock.now() + second_factors.ENROLMENT_LIVES + timedelta(seconds=5), tick=False):
+        assert said(cast.agent.post(f"{PATH}/confirm", {"totp": telephone.code()})) == (409, "invalid_state")
 
 
 def test_a_right_password_without_a_code_does_not_wipe_the_slate(cast: Cast) -> None:

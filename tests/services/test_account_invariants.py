@@ -47,6 +47,7 @@ def test_a_factor_is_in_force_by_a_code_and_its_codes_never_come_back(cast: Cast
     assert refusal(half, *about) == "second_factor_confirmed_by_code"
     db.execute_sql("INSERT INTO second_factor (user_id, secret, confirmed_at, last_step) VALUES (%s, 's', now(), 7)", about)
     assert refusal("UPDATE second_factor SET last_step = 6 WHERE user_id = %s", *about) == "second_factor_steps_grow"
+    assert refusal("UPDATE second_factor SET failures = -1 WHERE user_id = %s", *about) == "second_factor_failures"
     undone = "UPDATE second_factor SET last_step = NULL, confirmed_at = NULL WHERE user_id = %s"
     assert refusal(undone, *about) == "second_factor_steps_grow"
     db.execute_sql("UPDATE second_factor SET last_step = 8 WHERE user_id = %s", about)

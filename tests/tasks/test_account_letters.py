@@ -31,6 +31,10 @@ SUBJECTS = {
         "Your second factor was removed", "Ihr zweiter Faktor wurde entfernt", "Votre second facteur a été retiré",
         "Se ha quitado su segundo factor",
     ),
+    "second_factor_locked": (
+        "Somebody knows your password", "Jemand kennt Ihr Passwort", "Quelqu'un connaît votre mot de passe",
+        "Alguien conoce su contraseña",
+    ),
 }  # fmt: skip
 LANGUAGES = ("en", "de", "fr", "es")
 
