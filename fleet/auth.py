@@ -25,15 +25,16 @@ CUSTOMER = EVERYBODY | {
     "rentals.reserve", "rentals.confirm", "rentals.cancel", "invoices.read",
     "payments.read", "payments.create", "api_keys.manage",
 }  # fmt: skip
-DRIVER = EVERYBODY
+DRIVER = EVERYBODY | {"second_factor.enrol"}
 WORKSHOP = EVERYBODY | {
     "vehicles.status", "odometer.read", "odometer.record", "calendar.read", "blocks.manage", "api_keys.manage",
+    "second_factor.enrol",
 }  # fmt: skip
 COUNTER = CUSTOMER | {
     "customers.read_all", "customers.read_identity", "customers.create", "customers.deactivate", "rentals.read_all",
     "rentals.update", "rentals.activate", "rentals.complete", "rentals.no_show", "rentals.charge", "invoices.read_all",
     "odometer.read", "odometer.record", "calendar.read", "blocks.manage", "notifications.read",
-    "payments.read_all", "payments.record", "refunds.request",
+    "payments.read_all", "payments.record", "refunds.request", "second_factor.enrol",
 }  # fmt: skip
 MANAGER = COUNTER | WORKSHOP | {
     "branches.manage", "vehicle_classes.manage", "vehicles.create", "vehicles.update", "vehicles.delete",
@@ -44,7 +45,7 @@ ACCOUNTANT = EVERYBODY | {
     "customers.read", "customers.read_all", "rentals.read", "rentals.read_all", "invoices.read", "invoices.read_all",
     "payments.read", "payments.read_all", "payments.create", "payments.record", "refunds.request", "refunds.approve",
     "ledger.read", "ledger.post", "ledger.accounts", "reconciliation.read", "notifications.read", "api_keys.manage",
-    "events.read",
+    "events.read", "second_factor.enrol",
 }  # fmt: skip
 ADMIN = MANAGER | ACCOUNTANT | {
     "users.manage", "webhooks.manage", "audit.read", "dead_letters.read", "dead_letters.replay", "dead_letters.discard",

@@ -1,5 +1,6 @@
 """The flask command's own commands: migrations, the first admin, the demo, the ledger's proof."""
 
+import getpass
 import os
 import sys
 import time
@@ -18,7 +19,7 @@ from fleet.config import DEMO_PASSWORD
 from fleet.db import db
 from fleet.errors import FleetError
 from fleet.parsing import read_email
-from fleet.services import reconciliation, users
+from fleet.services import reconciliation, second_factors, users
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 # Any fixed number does, as long as every release of the service asks for the same one.
@@ -35,6 +36,7 @@ books = AppGroup("ledger", help="Examine the books.")
 def register(app: Flask) -> None:
     app.cli.add_command(database)
     app.cli.add_command(create_admin)
+    app.cli.add_command(remove_second_factor)
     app.cli.add_command(books)
     app.cli.add_command(seed_demo)
     app.cli.add_command(cli_dead_letters.letters)
@@ -111,6 +113,17 @@ def create_admin(email: str, first_name: str, last_name: str) -> None:
         taken = problem.code == "duplicate"
         raise click.ClickException(f"there is a user {email} already" if taken else f"{problem}") from None
     click.echo(f"{address} is an admin now")
+
+
+@click.command("remove-second-factor")
+@click.argument("email")
+def remove_second_factor(email: str) -> None:
+    """Let a user sign in without a code again, such as the last admin, whose telephone is lost."""
+    try:
+        second_factors.remove_by_operator(f"cli:{getpass.getuser()}", email=read_email(email))
+    except FleetError as error:
+        raise click.ClickException(f"{error}") from None
+    click.echo("no code is asked for any more")
 
 
 def _password() -> str:

@@ -1,8 +1,9 @@
 """The tree of failures. Services raise them; `fleet.http` turns each into problem+json in one place.
 
 FleetError
-├── BadRequest 400          bad_request, malformed_json, invalid_cursor, idempotency_key_required, untrusted_host
-├── Unauthenticated 401     unauthenticated, invalid_credentials, token_expired, invalid_signature
+├── BadRequest 400          bad_request, malformed_json, invalid_cursor, idempotency_key_required, untrusted_host,
+│                           invalid_token
+├── Unauthenticated 401     unauthenticated, invalid_credentials, totp_required, token_expired, invalid_signature
 ├── PaymentDeclined 402     payment_declined
 ├── Forbidden 403           forbidden, second_person_required
 ├── NotFound 404            not_found

@@ -183,7 +183,7 @@ def _problem_codes(rule: Rule, declared: Operation, method: str) -> dict[int, li
 def _statuses() -> dict[str, int]:
     known: dict[str, int] = {
         "idempotency_key_required": 400, "malformed_json": 400, "invalid_cursor": 400, "untrusted_host": 400,
-        "invalid_signature": 401,
+        "invalid_signature": 401, "invalid_token": 400, "totp_required": 401,
         "invalid_credentials": 401, "token_expired": 401, "duplicate": 409, "in_use": 409,
         "journal_period_closed": 409, "last_admin": 409, "overpayment": 409, "refund_exceeds_payment": 409,
         "second_person_required": 403, "card_payments_disabled": 422, "unknown_field": 422,

@@ -1,13 +1,14 @@
-"""Sending letters and text messages to customers.
+"""Sending letters and text messages to customers, and letters about their accounts to users.
 
 E-mail at least once with one Message-ID, text messages at most once: see fleet.services.notifications.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 from fleet.gateways.mail import MailNotConfigured, MailRefused
 from fleet.gateways.sms import SmsNotConfigured, SmsRefused
-from fleet.services import notifications
+from fleet.services import account_letters, notifications
 from fleet.services.notifications import NothingToTell
 from fleet.services.outbox import Message
 from tasks import consumer, delivery
@@ -82,16 +83,52 @@ def payment_refunded(ids: list[str]) -> None:
     _send("notifications.payment_refunded", ids)
 
 
+@consumer("notifications.password_reset")
+def password_reset(ids: list[str]) -> None:
+    """Send users the link with which they set a new password."""
+    _send("notifications.password_reset", ids, account_letters.send)
+
+
+@consumer("notifications.email_verification")
+def email_verification(ids: list[str]) -> None:
+    """Send users the link with which they show that the address is theirs."""
+    _send("notifications.email_verification", ids, account_letters.send)
+
+
+@consumer("notifications.password_changed")
+def password_changed(ids: list[str]) -> None:
+    """Tell users that their password was changed."""
+    _send("notifications.password_changed", ids, account_letters.send)
+
+
+@consumer("notifications.session_breached")
+def session_breached(ids: list[str]) -> None:
+    """Tell users that a refresh token of theirs was used twice."""
+    _send("notifications.session_breached", ids, account_letters.send)
+
+
+@consumer("notifications.second_factor_removed")
+def second_factor_removed(ids: list[str]) -> None:
+    """Tell users that they are asked for no code any more."""
+    _send("notifications.second_factor_removed", ids, account_letters.send)
+
+
+@consumer("notifications.second_factor_locked")
+def second_factor_locked(ids: list[str]) -> None:
+    """Tell users that somebody who knows their password tried codes."""
+    _send("notifications.second_factor_locked", ids, account_letters.send)
+
+
 @consumer("notifications.sms")
 def sms(ids: list[str]) -> None:
     """Send the text messages that letters promised beside themselves."""
     delivery.one_by_one(ids, _attempt_sms, topic="notifications.sms", hopeless=HOPELESS, wait_s=sms_gateway().wait_s)
 
 
-def _send(topic: str, ids: list[str]) -> None:
+def _send(topic: str, ids: list[str], send: Callable[..., bool] = notifications.send) -> None:
     """Letters share one session with the mail server; what happens to one of them does not touch the others."""
     with mailer().session() as session:
-        attempt = partial(notifications.send, session=session)
+        attempt = partial(send, session=session)
         delivery.one_by_one(ids, attempt, topic=topic, hopeless=HOPELESS, wait_s=session.wait_s)
 
 

@@ -48,6 +48,10 @@ NO_OPERATION = {
 }
 NO_IF_MATCH = {
     "DELETE /v1/api-keys/<uuid:key_id>": "a key is never edited, so it has no version",
+    "DELETE /v1/auth/sessions": "ends whatever sessions there are",
+    "DELETE /v1/auth/sessions/<uuid:session_id>": "a session is never edited, so it has no version",
+    "DELETE /v1/users/<uuid:user_id>/sessions": "ends whatever sessions there are",
+    "DELETE /v1/users/<uuid:user_id>/second-factor": "a factor is never edited, so it has no version",
     "DELETE /v1/vehicles/<uuid:vehicle_id>/blocks/<uuid:block_id>": "a block is never edited, so it has no version",
 }
 NO_IDEMPOTENCY = {
@@ -56,6 +60,12 @@ NO_IDEMPOTENCY = {
     "POST /v1/auth/register": "the request carries a password, and a second account of one e-mail is a duplicate",
     "POST /v1/auth/logout": "a second one finds the session ended",
     "POST /v1/auth/password": "a second one finds the password changed",
+    "POST /v1/auth/password-reset/confirm": "a token works once",
+    "POST /v1/auth/email-verification/confirm": "a token works once",
+    "POST /v1/auth/second-factor": "the answer carries the secret, which is stored nowhere in clear",
+    "POST /v1/auth/second-factor/confirm": "the answer carries the recovery codes, and a code works once",
+    "POST /v1/auth/second-factor/recovery-codes": "the answer carries the recovery codes, and a code works once",
+    "POST /v1/auth/second-factor/disable": "a second one finds it disabled",
     "POST /v1/stripe/webhook": "an event carries its own id",
     "POST /v1/api-keys": "the answer carries the key, which is stored nowhere",
     "POST /v1/webhook-endpoints": "the answer carries the secret, which is stored nowhere in clear",

@@ -34,6 +34,7 @@ class KeysView(View):
 class Login(Input):
     email: Email
     password: CurrentPassword
+    totp: Annotated[str, StringConstraints(min_length=6, max_length=32)] | None = None
 
 
 class HeldToken(Input):
@@ -46,14 +47,14 @@ class ChangePassword(Input):
 
 
 @bp.post("/v1/auth/login")
-@operation(PUBLIC, body=Login, answer=TokensView, tier=AUTH_STRICT, problems=("invalid_credentials",))
+@operation(PUBLIC, body=Login, answer=TokensView, tier=AUTH_STRICT, problems=("invalid_credentials", "totp_required"))
 def login(body: Login) -> Answer:
-    """Sign in.
+    """Sign in; who has a second factor sends its code, or a recovery code, as `totp`.
 
     An unknown e-mail, a wrong password, a deactivated account and one that rests after too many failures (at most
-    15 minutes) get the same answer.
+    15 minutes) get the same answer, and so does a wrong or used code. `totp_required` means that only a code is missing.
     """
-    return _tokens(access.login(email=body.email, password=body.password))
+    return _tokens(access.login(email=body.email, password=body.password, totp=body.totp))
 
 
 @bp.post("/v1/auth/refresh")

@@ -39,6 +39,7 @@ class UserView(View):
     roles: list[str]
     active: bool
     deactivated_at: datetime | None
+    email_verified_at: datetime | None
     version: int
     created_at: datetime
     updated_at: datetime

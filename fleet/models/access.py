@@ -22,6 +22,7 @@ class User(Versioned):
     phone = peewee.TextField(null=True)
     roles = ArrayField(peewee.TextField, index=False)
     deactivated_at = DateTimeTZField(null=True)
+    email_verified_at = DateTimeTZField(null=True)
 
     class Meta:
         table_name = "user_account"
@@ -86,7 +87,7 @@ USERS = Listing(
             name: f"user_account.{name}"
             for name in (
                 "id", "email", "first_name", "last_name", "phone", "roles", "deactivated_at",
-                "version", "created_at", "updated_at",
+                "email_verified_at", "version", "created_at", "updated_at",
             )
         },
     },
@@ -136,25 +137,38 @@ def proven_user_for_share(user: User) -> bool:
     return db.one(still, (user.id, user.password_hash)) is not None
 
 
-def end_sessions(user_id: UUID, reason: str, *, spare: UUID | None = None) -> None:
-    """End all live sessions of the user, but for the one to `spare`."""
+def live_sessions_of(user_id: UUID) -> Condition:
+    """The sessions of the user that one can act in."""
+    live = "user_session.user_id = %s AND user_session.ended_at IS NULL AND user_session.expires_at > now()"
+    return Condition(live, (user_id,))
+
+
+def end_sessions(user_id: UUID, reason: str, *, spare: UUID | None = None) -> int:
+    """End all live sessions of the user, but for the one to `spare`; returns how many."""
     live = (Session.user == user_id) & Session.ended_at.is_null()
     if spare is not None:
         live &= Session.id != spare
-    Session.update(ended_at=clock.now(), end_reason=reason).where(live).execute()
+    return int(Session.update(ended_at=clock.now(), end_reason=reason).where(live).execute())
 
 
-def end_session_of_token(token_hash: bytes, reason: str) -> UUID | None:
-    """End the session that this refresh token was ever handed out in; returns its id if it was live until now."""
+def end_session(user_id: UUID, session_id: UUID, reason: str) -> bool:
+    """End one session of the user; False when it is none of theirs, or over already."""
+    live = (Session.id == session_id) & (Session.user == user_id) & Session.ended_at.is_null()
+    live &= Session.expires_at > clock.now()
+    return bool(Session.update(ended_at=clock.now(), end_reason=reason).where(live).execute())
+
+
+def end_session_of_token(token_hash: bytes, reason: str) -> tuple[UUID, UUID] | None:
+    """End the session that this refresh token was ever handed out in; its id and its user's, if it was live until now."""
     family = RefreshToken.select(RefreshToken.session).where(RefreshToken.token_hash == token_hash)
     ended = (
         Session.update(ended_at=clock.now(), end_reason=reason)
         .where(Session.id.in_(family) & Session.ended_at.is_null())
-        .returning(Session.id)
+        .returning(Session.id, Session.user)
         .tuples()
         .execute()
     )
-    return next((session_id for (session_id,) in ended), None)
+    return next(iter(ended), None)
 
 
 ACTOR_OF_SESSION = Statement(

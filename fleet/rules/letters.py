@@ -1,4 +1,4 @@
-"""The letters to customers, in plain text and in HTML, from one description of each so that the two never differ.
+"""The letters to customers and users, in plain text and in HTML, from one description of each so that the two never differ.
 
 What is said stands in fleet/templates/letters, one file a language. Times are shown in the time zone of the branch where the
 vehicle is picked up, and say so.
@@ -90,8 +90,22 @@ class RefundTold:
 
 
 @dataclass(frozen=True, slots=True)
+class AccountTold:
+    """What letters about an account say: when it happened, or a link (else a code to type in) and until when it is good."""
+
+    first_name: str
+    at: datetime | None = None
+    link: str | None = None
+    code: str | None = None
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Letter:
-    """A letter: what it is about, sentences before and after a table of label and value, and the same for a telephone."""
+    """A letter: what it is about, sentences before and after a table of label and value, and the same for a telephone.
+
+    Letters about accounts go by e-mail alone, and have no words for a telephone.
+    """
 
     language: Language
     subject: str
@@ -99,7 +113,7 @@ class Letter:
     opening: str
     table: tuple[Row, ...]
     closing: str
-    sms: str
+    sms: str = ""
 
     def text(self, unsubscribe: str | None = None) -> str:
         """The letter for those who read plain text; `unsubscribe` is the address that ends letters of its kind."""
@@ -169,6 +183,17 @@ def of_refund(told: RefundTold, language: Language) -> Letter:
     return _letter("payment_refunded", language, told.first_name, told.number, rows)
 
 
+def of_account(kind: str, told: AccountTold, language: Language) -> Letter:
+    """A letter about the account of somebody who signs in. Times are in UTC: an account has no branch."""
+    rows = {
+        "when": None if told.at is None else language.instant(told.at, "UTC"),
+        "link": told.link,
+        "code": told.code,
+        "valid_until": None if told.until is None else language.instant(told.until, "UTC"),
+    }
+    return _letter(kind, language, told.first_name, "", rows)
+
+
 _BOOKING = ("booking", "vehicle", "from", "pickup", "until", "dropoff")
 # Which rows of the table a kind shows, and in which order.
 ROWS = {
@@ -183,6 +208,12 @@ ROWS = {
     "invoice_issued": ("date", "rental", "net", "tax", "total", "due"),
     "payment_received": ("paid", "method", "date", "invoice", "rental", "left"),
     "payment_refunded": ("refunded", "method", "date", "invoice", "rental"),
+    "password_reset": ("link", "code", "valid_until"),
+    "email_verification": ("link", "code", "valid_until"),
+    "password_changed": ("when",),
+    "session_breached": ("when",),
+    "second_factor_removed": ("when",),
+    "second_factor_locked": ("when",),
 }
 _LINES_COME_BEFORE = "net"
 
@@ -213,7 +244,7 @@ def _letter(
     lines: tuple[Row, ...] = (),
 ) -> Letter:
     filled = {name: value or "" for name, value in rows.items()}
-    said = {part: language.phrase(kind, part, number=number, **filled) for part in ("subject", "opening", "closing", "sms")}
+    said = {part: language.phrase(kind, part, number=number, **filled) for part in language.words[kind]}
     table: list[Row] = []
     for name in ROWS[kind]:
         table += lines if name == _LINES_COME_BEFORE else ()

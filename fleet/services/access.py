@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass
 from uuid import UUID
 
-from fleet import auth, clock, passwords
+from fleet import clock, passwords
 from fleet.auth import SESSION_LIFETIME, Actor, new_secret, secret_hash
 from fleet.db import atomic
 from fleet.errors import Unauthenticated
@@ -16,7 +16,9 @@ from fleet.models.access import (
     end_sessions,
     proven_user_for_share,
 )
-from fleet.services import throttle
+from fleet.models.accounts import end_tokens
+from fleet.rules.notices import RESET
+from fleet.services import audit, credentials, outbox, throttle
 
 log = logging.getLogger("fleet.access")
 
@@ -30,9 +32,9 @@ class SignedIn:
     refresh_token: str
 
 
-def login(*, email: str, password: str) -> SignedIn:
-    """Open a session. Raises Unauthenticated `invalid_credentials`, Unavailable."""
-    return _open_session(_proven(email, password))
+def login(*, email: str, password: str, totp: str | None = None) -> SignedIn:
+    """Open a session. Raises Unauthenticated `invalid_credentials` or `totp_required`, Unavailable."""
+    return _open_session(credentials.by_password_and_code(email, password, totp))
 
 
 def refresh(refresh_token: str) -> SignedIn:
@@ -55,31 +57,9 @@ def change_password(actor: Actor, *, current_password: str, new_password: str) -
     Raises Forbidden for an API key, Unauthenticated `invalid_credentials`, Invalid `weak_password`, Unavailable.
     """
     session_id = actor.must_have_session()
-    user = _proven(User.get_by_id(actor.user_id).email, current_password)
+    user = credentials.by_password(User.get_by_id(actor.user_id).email, current_password)
     passwords.check(new_password, email=user.email, field="new_password")
-    _replace_password(user, passwords.hashed(new_password), spare=session_id)
-
-
-def _proven(email: str, password: str) -> User:
-    """The active user with that e-mail and password. Raises Unauthenticated `invalid_credentials`, Unavailable.
-
-    An unknown account, a wrong password, a deactivated account and one that rests cost the same reads, the same one
-    comparison and the same write, so that neither the answer nor its time tells them apart.
-    """
-    with passwords.desk.turn():
-        # Asked and counted in one turn: who guesses in parallel is counted between two guesses like everybody else.
-        at = clock.now()
-        rests = throttle.rests(email, at=at)
-        user: User | None = User.get_or_none(User.email == email)
-        stored = None if user is None or rests or not user.active else user.password_hash
-        if auth.password_matches(password, stored) and user is not None:
-            return user
-        throttle.record_failure(email, at=at, counts=not rests)
-    raise _not_proven()
-
-
-def _not_proven() -> Unauthenticated:
-    return Unauthenticated("The e-mail or the password is not right", code="invalid_credentials")
+    _replace_password(actor, user, passwords.hashed(new_password), spare=session_id)
 
 
 @atomic
@@ -87,7 +67,7 @@ def _open_session(user: User) -> SignedIn:
     # The password may have been changed, or the user deactivated, since the two were compared. Both end all sessions, and
     # both wait for this lock: so they end this one too, or are seen here.
     if not proven_user_for_share(user):
-        raise _not_proven()
+        raise credentials.not_proven()
     throttle.forget(user.email)
     session = Session.create(user=user.id, expires_at=clock.now() + SESSION_LIFETIME)
     return SignedIn(user.id, session.id, _hand_out_token(session.id))
@@ -111,10 +91,17 @@ def _exchange(token_hash: bytes) -> SignedIn | None:
 
 
 def _end_stolen_session(token_hash: bytes) -> None:
-    """A used token that comes back is in two hands, one of them a thief's: nobody keeps the session (RFC 9700, 4.14.2)."""
-    session_id = end_session_of_token(token_hash, "refresh_token_reused")
-    if session_id is not None:
-        log.warning("a used refresh token came back; its session is ended", extra={"session_id": session_id})
+    """A used token that comes back is in two hands, one of them a thief's: nobody keeps the session (RFC 9700, 4.14.2).
+
+    Its user is told, once: of those who bring used tokens at the same time one ends the session.
+    """
+    ended = end_session_of_token(token_hash, "refresh_token_reused")
+    if ended is None:
+        return
+    session_id, user_id = ended
+    audit.record("system:sessions", "session.refresh_token_reused", "session", session_id, after={"user_id": user_id})
+    outbox.promise("notifications.session_breached", "user", user_id)
+    log.warning("a used refresh token came back; its session is ended", extra={"session_id": session_id})
 
 
 def _hand_out_token(session_id: UUID) -> str:
@@ -124,10 +111,13 @@ def _hand_out_token(session_id: UUID) -> str:
 
 
 @atomic
-def _replace_password(user: User, password_hash: str, *, spare: UUID) -> None:
+def _replace_password(actor: Actor, user: User, password_hash: str, *, spare: UUID) -> None:
     # Of two changes that proved the same old password one matches; the other proved what is no longer true.
     same = (User.id == user.id) & (User.password_hash == user.password_hash)
     if not User.update(password_hash=password_hash).where(same).execute():
-        raise _not_proven()
+        raise credentials.not_proven()
     throttle.forget(user.email)
     end_sessions(user.id, "password_changed", spare=spare)
+    end_tokens(user.id, RESET, at=clock.now())
+    audit.record(actor, "password.changed", "user", user.id)
+    outbox.promise("notifications.password_changed", "user", user.id)

@@ -11,6 +11,7 @@ from fleet.auth import Actor
 from fleet.db import atomic, db, patience
 from fleet.errors import FieldError, Invalid, InvalidState, NotFound, VersionConflict
 from fleet.models.access import ApiKey, User, end_sessions, user_for_update
+from fleet.models.accounts import forget_account_safety
 from fleet.models.base import Condition
 from fleet.models.people import (
     ACCOUNTS,
@@ -198,9 +199,11 @@ def _close_account(user_id: UUID) -> bool:
         last_name="Customer",
         phone=None,
         password_hash="",
+        email_verified_at=None,
         deactivated_at=user.deactivated_at or now,
     )
     end_sessions(user_id, "erased")
+    forget_account_safety(user_id)
     revoked_at = peewee.fn.COALESCE(ApiKey.revoked_at, now)
     ApiKey.update(revoked_at=revoked_at, name="erased").where(ApiKey.user == user_id).execute()
     return True

@@ -14,6 +14,7 @@ from fleet.clock import first_id_of
 from fleet.db import db
 from fleet.idempotency import FORGET_ANSWERS, KEPT_HOURS
 from fleet.models.access import FORGET_FAILURES, FORGET_SESSIONS, FORGET_TOKENS
+from fleet.models.accounts import FORGET_ACCOUNT_TOKENS
 from fleet.models.events import FORGET_EVENTS
 from fleet.models.processes import FORGET_PROCESSES
 from fleet.models.promises import FORGET_CONFIRMED, FORGET_DISCARDED, FORGET_RECEIVED
@@ -31,6 +32,8 @@ RECEIVED_KEPT = CONFIRMED_KEPT + timedelta(days=1)
 DISCARDED_KEPT = timedelta(days=180)
 # A session that is over tells for a while when it was used and why it ended.
 SESSIONS_KEPT = timedelta(days=30)
+# They count how many letters somebody was sent within the last hour.
+ACCOUNT_TOKENS_KEPT = timedelta(days=1)
 # How long a reader of the stream may have been away; longer than what the table's guard asks for.
 EVENTS_KEPT = timedelta(days=90)
 # Whatever became of them; what still waits after so long waits for an endpoint that was switched off or removed.
@@ -58,6 +61,7 @@ def forget_old() -> dict[str, int]:
             "user_session": (FORGET_SESSIONS, {"before": now - SESSIONS_KEPT}),
             "refresh_token": (FORGET_TOKENS, {"before": now - SESSION_LIFETIME}),
             "login_throttle": (FORGET_FAILURES, {"before": now - HEALS_AFTER}),
+            "account_token": (FORGET_ACCOUNT_TOKENS, {"before": now - ACCOUNT_TOKENS_KEPT}),
             "webhook_delivery": (FORGET_DELIVERIES, {"before": first_id_of(now - DELIVERIES_KEPT)}),
             "event": (FORGET_EVENTS, {"before": first_id_of(now - EVENTS_KEPT)}),
             "process_report": (FORGET_PROCESSES, {"before": now - PROCESSES_KEPT}),

@@ -9,11 +9,15 @@ from fleet.db import atomic
 from fleet.errors import Conflict, InvalidState, NotFound, VersionConflict
 from fleet.models.access import USERS, User, active_admins_for_update, end_sessions, user_for_update
 from fleet.models.base import Condition
+from fleet.services import outbox
 
 
 def register(*, email: str, password: str, **person: Any) -> User:
-    """Sign a new customer up. Raises Invalid `weak_password`, Conflict `duplicate`, Unavailable."""
-    return _add(email=email, password=password, roles=["customer"], **person)
+    """Sign a new customer up, and ask them to show that the address is theirs.
+
+    Raises Invalid `weak_password`, Conflict `duplicate`, Unavailable.
+    """
+    return _add(email=email, password=password, roles=["customer"], to_verify=True, **person)
 
 
 def create(actor: Actor, *, email: str, password: str, roles: list[str], **person: Any) -> User:
@@ -32,8 +36,10 @@ def _add(*, email: str, password: str, roles: list[str], **person: Any) -> User:
 
 
 @atomic
-def _insert(**values: Any) -> User:
+def _insert(*, to_verify: bool = False, **values: Any) -> User:
     user: User = User.create(**values)
+    if to_verify:
+        outbox.promise("notifications.email_verification", "user", user.id)
     return user
 
 

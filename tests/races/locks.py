@@ -116,6 +116,7 @@ LOCKS = {
             "FORGET_SESSIONS": "user_session",
             "FORGET_TOKENS": "refresh_token",
             "FORGET_FAILURES": "login_throttle",
+            "FORGET_ACCOUNT_TOKENS": "account_token",
             "FORGET_EVENTS": "event",
             "FORGET_DELIVERIES": "webhook_delivery",
             "FORGET_PROCESSES": "process_report",

@@ -54,6 +54,7 @@ def test_two_sweeps_share_what_is_exhausted(promised: UUID, meet: Meeting) -> No
     "table",
     [
         "outbox", "inbox", "idempotency_record", "user_session", "refresh_token", "login_throttle", "event",
+        "account_token",
         "webhook_delivery", "process_report",
     ],
 )
@@ -81,6 +82,10 @@ def let_be_old(cast: Cast, table: str) -> None:
         "refresh_token": {"token_hash": b"t", "session_id": session_id, "issued_at": long_ago},
         "process_report": {"name": "relay@gone", "kind": "relay", "reported_at": long_ago, "queues": []},
         "login_throttle": {"account_hash": b"a", "failures": 1, "last_failure_at": long_ago},
+        "account_token": {
+            "token_hash": b"t" * 32, "user_id": cast.ana.user_id, "purpose": "password_reset", "promise_id": old_id,
+            "created_at": long_ago, "expires_at": long_ago + timedelta(minutes=30),
+        },
         "event": {
             "id": old_id, "type": "rental.held", "occurred_at": long_ago, "aggregate_type": "rental", "aggregate_id": old_id,
             "data": {}, "position": 1,

@@ -10,11 +10,12 @@ import pytest
 
 from fleet.rules import letters
 from fleet.rules.languages import LANGUAGES, language, offered
-from fleet.rules.letters import InvoiceTold, Letter, LineTold, PaymentTold, RefundTold, RentalTold
-from fleet.rules.notices import BY_DEFAULT, KINDS, REQUIRED, is_wanted
+from fleet.rules.letters import AccountTold, InvoiceTold, Letter, LineTold, PaymentTold, RefundTold, RentalTold
+from fleet.rules.notices import ACCOUNT_KINDS, BY_DEFAULT, KINDS, REQUIRED, is_wanted
 from fleet.rules.postings import ACCOUNT_BY_METHOD
 
 EN = language("en")
+AT = datetime(2026, 12, 1, 15, 0, tzinfo=UTC)
 RENTAL = RentalTold(
     first_name="Ana",
     timezone="America/New_York",
@@ -75,6 +76,22 @@ def written(kind: str, tag: str = "en", **changes: Any) -> Letter:
     if kind == "payment_refunded":
         return letters.of_refund(replace(REFUND, **changes), language(tag))
     return letters.of_rental(kind, replace(RENTAL, **changes), language(tag))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_that_may_go_to_a_telephone_has_words_for_it(kind: str) -> None:
+    assert written(kind).sms
+
+
+@pytest.mark.parametrize("kind", ACCOUNT_KINDS)
+@pytest.mark.parametrize("tag", LANGUAGES)
+def test_a_letter_about_an_account_says_what_it_was_given(tag: str, kind: str) -> None:
+    told = AccountTold("Ana", at=AT, link="https://x.example/p#t&1", until=AT)
+    letter = letters.of_account(kind, told, language(tag))
+    assert letter.subject and letter.sms == ""
+    for said in (letter.text(), letter.html()):
+        assert "Ana" in said and language(tag).instant(AT, "UTC") in said
+    assert ("https://x.example/p#t&1" in letter.text()) == (kind in {"password_reset", "email_verification"})
 
 
 def everything(letter: Letter) -> str:

@@ -117,6 +117,7 @@ def known(cast: Cast, role: str) -> Known:
         "vehicle_id": [f"{cast.corolla}", f"{cast.vehicle()}", f"{cast.vehicle()}"],
         "branch_id": [f"{cast.lisbon}"],
         "customer_id": [f"{customer}" for customer in customers],
+        "session_id": [f"{cast.driver.session_id}"],
         "user_id": [f"{cast.driver.user_id}", f"{cast.mechanic.user_id}"],
         "If-Match": ['"1"'],
         **PLAUSIBLE,

@@ -25,7 +25,7 @@ BODIES: dict[str, Any] = {
 }
 
 
-PERSONAL = ("rental_id", "invoice_id", "customer_id", "key_id", "payment_id", "refund_id")
+PERSONAL = ("rental_id", "invoice_id", "customer_id", "key_id", "payment_id", "refund_id", "session_id")
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class Belongings:
     key_id: UUID
     payment_id: UUID
     refund_id: UUID
+    session_id: UUID
 
     @property
     def by_parameter(self) -> dict[str, UUID]:
@@ -60,7 +61,13 @@ def belongings(crew: Cast) -> Belongings:
     )
     payment = paid(crew, invoice)
     refund_id = id_of(given_back(crew, payment, amount=5))
-    return Belongings(crew, invoice.rental_id, invoice.id, crew.ana.customer_id, key_id, id_of(payment), refund_id)
+    parts = (crew.ana.customer_id, key_id, id_of(payment), refund_id)
+    return Belongings(crew, invoice.rental_id, invoice.id, *parts, login_of(crew))
+
+
+def login_of(crew: Cast) -> UUID:
+    """A session of Ana's beside the one that she asks in."""
+    return insert("user_session", user_id=crew.ana.user_id, expires_at=at(30))
 
 
 def customers_operations(crew: Cast) -> Iterator[tuple[str, str, Operation]]:
@@ -187,9 +194,14 @@ OPEN = {
     "GET /health/ready",
     "GET /metrics",
     "GET /openapi.json",
+    "GET /v1/auth/email-verification",
+    "GET /v1/auth/password-reset",
     "GET /v1/unsubscribe",
+    "POST /v1/auth/email-verification/confirm",
     "POST /v1/auth/login",
     "POST /v1/auth/logout",
+    "POST /v1/auth/password-reset",
+    "POST /v1/auth/password-reset/confirm",
     "POST /v1/auth/refresh",
     "POST /v1/auth/register",
     "POST /v1/unsubscribe",

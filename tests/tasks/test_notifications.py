@@ -17,7 +17,7 @@ from fleet import clock, config
 from fleet.db import db
 from fleet.gateways.mail import FolderMailer, Mail, MailNotConfigured, MailRefused, MailUnavailable, Session
 from fleet.models.notifications import Notification
-from fleet.rules.notices import KINDS, REQUIRED
+from fleet.rules.notices import ACCOUNT_KINDS, KINDS, REQUIRED
 from fleet.services import notifications, outbox, webhook_notices
 from tasks import notifications as consumers
 from tasks import topics
@@ -168,7 +168,8 @@ def test_the_receipt_brings_the_invoice_on_paper(cast, post):
 
 def test_every_kind_has_a_consumer_and_text_messages_have_theirs():
     known = {topic for topic in topics() if topic.startswith("notifications.")}
-    assert known == {f"notifications.{kind}" for kind in KINDS} | {notifications.SMS_TOPIC, webhook_notices.TOPIC}
+    of_kinds = {f"notifications.{kind}" for kind in (*KINDS, *ACCOUNT_KINDS)}
+    assert known == of_kinds | {notifications.SMS_TOPIC, webhook_notices.TOPIC}
 
 
 def test_the_same_message_a_hundred_times_is_one_mail(promise, post):
