@@ -1,5 +1,6 @@
 """SECRET_KEY is changed while everything goes on: what one key signed or sealed, the other one takes."""
 
+import inspect
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -71,7 +72,7 @@ def test_two_releases_at_once_take_each_others_work(released: Any, first: tuple[
     assert cast.manager.post("/v1/branches", {**created, "code": "FAO"}, key="k3").json["code"] == "idempotency_key_reused"
     assert preferences.language_of_bearer(link.split("token=")[1]).tag == "en"
     [endpoint] = WebhookEndpoint.select()
-    [secret] = webhooks.secrets_of(endpoint.id, bytes(endpoint.secret), None)
+    [secret] = webhooks.secrets_of(endpoint.id, bytes(endpoint.secret or b""), None)
     assert webhooks.secret_text(secret) == made["secret"]
 
 
@@ -98,7 +99,7 @@ def test_what_is_sealed_anew_needs_the_old_key_no_more(released: Any) -> None:
     assert secrets.reseal("cli:olga").resealed == 0
     released(NEW)
     [found] = WebhookEndpoint.select()
-    opened = webhooks.secrets_of(found.id, bytes(found.secret), bytes(found.previous_secret))
+    opened = webhooks.secrets_of(found.id, bytes(found.secret or b""), bytes(found.previous_secret or b""))
     assert [webhooks.secret_text(secret) for secret in opened] == [second, first]
     events = list(AuditEvent.select().where(AuditEvent.action == "secrets.reseal"))
     assert len(events) == 2
@@ -118,13 +119,13 @@ def test_a_secret_that_is_rotated_meanwhile_is_not_put_back(released: Any, monke
 
     replaced = secrets.replace
     monkeypatch.setattr(secrets, "replace", rotated_first)
-    monkeypatch.setattr(secrets, "_sealed_anew", secrets._sealed_anew.__wrapped__)  # the rotation is another transaction
+    monkeypatch.setattr(secrets, "_sealed_anew", inspect.unwrap(secrets._sealed_anew))  # the rotation is another transaction
     monkeypatch.setattr(secrets.audit, "record", lambda *_, **__: None)
     secrets.reseal("cli:olga")
     [found] = WebhookEndpoint.select()
-    opened = webhooks.secrets_of(found.id, bytes(found.secret), bytes(found.previous_secret))
+    opened = webhooks.secrets_of(found.id, bytes(found.secret or b""), bytes(found.previous_secret or b""))
     assert webhooks.secret_text(opened[0]) == newest[0]
-    assert all(bytes(sealed)[:9] == name_of_key(NEW) for sealed in (found.secret, found.previous_secret))
+    assert all(bytes(sealed or b"")[:9] == name_of_key(NEW) for sealed in (found.secret, found.previous_secret))
 
 
 def test_links_of_letters_outlive_a_rotation() -> None:
