@@ -3,13 +3,15 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 TEST_PROCESSES ?= 2
+# Reads what every file of a release has for a hash. 37 MB, so that it is installed only for that.
+LOCKSMITH := uv==0.13.9
 
 # The first Python that is new enough. PYTHON3=/path/to/python chooses another.
 PYTHON3 ?= $(shell for python in python3 python3.11 python3.12 python3.13 python3.14; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types bench faults clean
+.PHONY: help run test lint types bench faults audit sbom lock clean
 
 help:  ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,19 +34,29 @@ bench: $(VENV)/.bench  ## Measure against the limits of the machine, as ratios
 faults: $(VENV)/.dev  ## Break the real processes, and prove after each fault that nothing is lost or doubled
 	@$(PYTHON) -m tests.faults.run $(ARGS)
 
+audit: $(VENV)/.dev  ## Look for vulnerable packages, and for secrets in every commit
+	@$(PYTHON) -m tests.supply.history; secrets=$$?; $(PYTHON) -m tests.supply.audit && exit $$secrets
+
+sbom: $(VENV)/.dev  ## Write what a deploy consists of into var/sbom.json (CycloneDX)
+	@$(PYTHON) -m tests.supply.bill var/sbom.json
+
+lock: $(VENV)/.dev  ## Write the locks anew, after a change of requirements*.txt
+	@test -x var/lock/bin/uv || { $(PYTHON) -m venv var/lock && var/lock/bin/python -m pip install -qq $(LOCKSMITH); }
+	@$(PYTHON) -m tests.supply.lock var/lock/bin/uv
+
 clean:  ## Remove what was installed and cached; the data in var/ stays
-	rm -rf $(VENV) var/test .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) var/test var/lock .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# A stamp is newer than what it was installed from, so that a second start installs nothing.
-$(VENV)/.dev: requirements.txt requirements-dev.txt | $(PYTHON)
+# A stamp is newer than what it was installed from, so that a second start installs nothing. The locks hold the hashes.
+$(VENV)/.dev: requirements.lock requirements-dev.lock | $(PYTHON)
 	@echo "Installing packages into $(VENV) (about a minute, this once)"
-	@$(PYTHON) -m pip install -qq --disable-pip-version-check --requirement requirements-dev.txt
+	@$(PYTHON) -m pip install -qq --disable-pip-version-check --require-hashes --requirement requirements-dev.lock
 	@touch $@
 
-$(VENV)/.bench: requirements-bench.txt $(VENV)/.dev
+$(VENV)/.bench: requirements-bench.lock $(VENV)/.dev
 	@echo "Installing the peers of the benchmark into $(VENV)"
-	@$(PYTHON) -m pip install -qq --disable-pip-version-check --requirement requirements-bench.txt
+	@$(PYTHON) -m pip install -qq --disable-pip-version-check --require-hashes --requirement requirements-bench.lock
 	@touch $@
 
 $(PYTHON):

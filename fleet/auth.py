@@ -156,11 +156,12 @@ class Tokens:
     """Signs and verifies access tokens: ES256 only, keys by `kid` from a fixed map (RFC 7515, RFC 9068)."""
 
     def __init__(self, settings: Settings) -> None:
-        self._key = _signing_key(settings)
+        self._key, *derived = _signing_keys(settings)
         self._kid = _thumbprint(self._key.public_key())
         self._public = {self._kid: self._key.public_key()}
         for key in public_keys(settings.jwt_previous_keys) if settings.jwt_previous_keys else ():
             self._public[_thumbprint(key)] = key
+        self._public |= {_thumbprint(key.public_key()): key.public_key() for key in derived}
         self._verified: dict[bytes, Claims] = {}
 
     def issue(self, *, user_id: UUID, session_id: UUID, at: datetime) -> str:
@@ -230,12 +231,18 @@ def _bounded(said: dict[str, Any], at: datetime) -> Claims:
     return Claims(UUID(str(said["sub"])), UUID(str(said["sid"])), float(expires))
 
 
-def _signing_key(settings: Settings) -> ec.EllipticCurvePrivateKey:
-    if settings.jwt_private_key:
-        key = serialization.load_pem_private_key(settings.jwt_private_key.encode(), password=None)
-        assert isinstance(key, ec.EllipticCurvePrivateKey)  # noqa: S101 - checked when the settings were read
-        return key
-    material = HKDF(hashes.SHA256(), 40, salt=None, info=b"fleet access tokens").derive(settings.secret_key.encode())
+def _signing_keys(settings: Settings) -> list[ec.EllipticCurvePrivateKey]:
+    """The key that signs, and after it those derived from previous secrets, whose tokens are still alive."""
+    previous = [_derived_key(secret) for secret in settings.secret_key_previous]
+    if not settings.jwt_private_key:
+        return [_derived_key(settings.secret_key), *previous]
+    key = serialization.load_pem_private_key(settings.jwt_private_key.encode(), password=None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)  # noqa: S101 - checked when the settings were read
+    return [key, *previous]
+
+
+def _derived_key(secret_key: str) -> ec.EllipticCurvePrivateKey:
+    material = HKDF(hashes.SHA256(), 40, salt=None, info=b"fleet access tokens").derive(secret_key.encode())
     order = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
     return ec.derive_private_key(int.from_bytes(material, "big") % (order - 1) + 1, ec.SECP256R1())
 

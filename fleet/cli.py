@@ -14,7 +14,7 @@ from flask import Flask, current_app
 from flask.cli import AppGroup, with_appcontext
 from playhouse.migrations import Runner
 
-from fleet import cli_dead_letters, demo, problems
+from fleet import cli_dead_letters, cli_secrets, demo, problems
 from fleet.config import DEMO_PASSWORD
 from fleet.db import db
 from fleet.errors import FleetError
@@ -40,6 +40,7 @@ def register(app: Flask) -> None:
     app.cli.add_command(books)
     app.cli.add_command(seed_demo)
     app.cli.add_command(cli_dead_letters.letters)
+    app.cli.add_command(cli_secrets.group)
 
 
 @database.command("upgrade")

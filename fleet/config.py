@@ -207,6 +207,7 @@ class Settings:
 
     env: Environment = _setting("FLEET_ENV", _environment, "production")
     secret_key: str = _setting("SECRET_KEY", _text, "")
+    secret_key_previous: tuple[str, ...] = _setting("SECRET_KEY_PREVIOUS", _names, ())
     database_url: str = _setting("DATABASE_URL", _database, "")
     database_migration_url: str = _setting("DATABASE_MIGRATION_URL", _database, "")
     database_replica_url: str = _setting("DATABASE_REPLICA_URL", _database, "")
@@ -294,6 +295,11 @@ class Settings:
         return settings
 
     @property
+    def secret_keys(self) -> tuple[str, ...]:
+        """The key that signs and seals, and after it those whose work is still taken."""
+        return (self.secret_key, *self.secret_key_previous)
+
+    @property
     def production(self) -> bool:
         return self.env == "production"
 
@@ -335,6 +341,7 @@ class Settings:
             wrong.append("SECRET_KEY repeats a few characters")
         if self.secret_key and self.secret_key in _other_secrets(environ):
             wrong.append("SECRET_KEY is another secret's value too")
+        wrong += self._unsafe_previous()
         if self.production:
             wrong += [f"{name} is for development" for name in UNSAFE_SWITCHES if _is_on(environ.get(name, ""))]
             wrong += [f"{name} must be https:// in production" for name, url in self._outward() if url.startswith("http:")]
@@ -344,6 +351,17 @@ class Settings:
             wrong.append("CORS_ORIGINS must be an exact list")
         if "*" in self.trusted_hosts:
             wrong.append("TRUSTED_HOSTS must be an exact list")
+        return wrong
+
+    def _unsafe_previous(self) -> list[str]:
+        """They open what SECRET_KEY opens, so that no weaker one may stand beside it."""
+        wrong = []
+        if any(len(key) < MIN_SECRET_LENGTH for key in self.secret_key_previous):
+            wrong.append(f"SECRET_KEY_PREVIOUS holds one that is shorter than {MIN_SECRET_LENGTH} characters")
+        if self.production and DEVELOPMENT_SECRET in self.secret_key_previous:
+            wrong.append("SECRET_KEY_PREVIOUS holds the development default")
+        if self.secret_key in self.secret_key_previous:
+            wrong.append("SECRET_KEY_PREVIOUS holds SECRET_KEY itself")
         return wrong
 
     def _outward(self) -> list[tuple[str, str]]:
@@ -364,7 +382,7 @@ def _is_on(raw: str) -> bool:
 
 
 _ADDRESSES = ("DATABASE_URL", "DATABASE_MIGRATION_URL", "DATABASE_REPLICA_URL", "REDIS_URL", "BROKER_URL", "SMTP_URL")
-_SECRETS = ("FLEET_ADMIN_PASSWORD", "SMS_TOKEN", "STRIPE_API_KEY", "STRIPE_WEBHOOK_SECRET")
+_SECRETS = ("FLEET_ADMIN_PASSWORD", "FLEET_METRICS_TOKEN", "SMS_TOKEN", "STRIPE_API_KEY", "STRIPE_WEBHOOK_SECRET")
 _current: Settings | None = None
 
 

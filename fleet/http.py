@@ -296,9 +296,9 @@ def claim_of_request(*, required: bool) -> Claim | None:
     if not _KEY.fullmatch(key):
         raise errors.Invalid.field("Idempotency-Key", "invalid_key", "must be 1 to 255 visible ASCII characters")
     actor = g.actor.name if g.actor else f"address:{client_address()}"
-    secret = current_app.extensions["fleet"].fingerprint_key
-    print_ = idempotency.fingerprint(request.get_data(), request.query_string, request.mimetype or "", key=secret)
-    return Claim(actor, request.method, request.path, key, print_)
+    said = request.get_data(), request.query_string, request.mimetype or ""
+    prints = [idempotency.fingerprint(*said, key=secret) for secret in current_app.extensions["fleet"].fingerprint_keys]
+    return Claim(actor, request.method, request.path, key, prints[0], tuple(prints[1:]))
 
 
 def made(payload: Any, *, version: int, location: str) -> StoredAnswer:

@@ -33,6 +33,8 @@ class Claim:
     path: str
     key: str
     fingerprint: bytes
+    also: tuple[bytes, ...] = ()
+    """The fingerprints that the request has under previous keys, while keys are changed."""
 
     @property
     def lock(self) -> int:
@@ -59,12 +61,16 @@ class Claim:
     ) -> StoredAnswer | None:
         """What the claimed row means: replay, refusal, or go ahead (None)."""
         if fingerprint is not None:
-            if bytes(fingerprint) != self.fingerprint:
+            if not self.made(bytes(fingerprint)):
                 raise Invalid("The key was used for another request", code="idempotency_key_reused")
             return StoredAnswer(status or 0, headers, bytes(body or b""))
         if not ours:
             raise InProgress()
         return None
+
+    def made(self, known: bytes) -> bool:
+        """Whether the fingerprint is that of this request."""
+        return any(hmac.compare_digest(known, print_) for print_ in (self.fingerprint, *self.also))
 
     def keep(self, answer: StoredAnswer) -> None:
         """Store the answer with the effect. Raises InProgress when another request was first: its effect stands, not ours."""

@@ -12,6 +12,8 @@ import orjson
 from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 
+from fleet.rules.masking import COLUMNS_MASKED, MASK
+
 # In the context for the audit log, and on no line: an address may lead to a person.
 CLIENT_ADDRESS = "client_address"
 
@@ -23,6 +25,9 @@ class _Formatter(JsonFormatter):
         super().add_fields(log_data, record, message_dict)
         log_data.update(_context.get() or {})
         log_data.pop(CLIENT_ADDRESS, None)
+        # Nothing of a person is logged on purpose; this is for what somebody logs by mistake.
+        for name in log_data.keys() & COLUMNS_MASKED:
+            log_data[name] = MASK
 
 
 def _serialize(record: dict[str, Any], **_: Any) -> str:

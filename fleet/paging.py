@@ -16,8 +16,12 @@ from fleet.parsing import PageQuery, Query
 _MAC_BYTES = 16
 
 
-def _seal(position: bytes, context: str) -> bytes:
-    key = current_app.extensions["fleet"].cursor_key
+def _keys() -> tuple[bytes, ...]:
+    keys: tuple[bytes, ...] = current_app.extensions["fleet"].cursor_keys
+    return keys
+
+
+def _seal(position: bytes, context: str, key: bytes) -> bytes:
     return hmac.digest(key, context.encode() + b"\n" + position, hashlib.sha256)[:_MAC_BYTES]
 
 
@@ -36,13 +40,13 @@ def _position(query: PageQuery) -> UUID | None:
         raise BadRequest("The cursor is not one of this list", code="invalid_cursor") from None
     position = raw[:16]
     # Compared as it is spelled: decoders take other letters and bits for the same bytes.
-    if len(position) != 16 or not hmac.compare_digest(query.cursor, _cursor(position, query)):
+    if len(position) != 16 or not any(hmac.compare_digest(query.cursor, _cursor(position, query, key)) for key in _keys()):
         raise BadRequest("The cursor is not one of this list", code="invalid_cursor")
     return UUID(bytes=position)
 
 
-def _cursor(position: bytes, query: Query) -> str:
-    return base64.urlsafe_b64encode(position + _seal(position, _context(query))).decode()
+def _cursor(position: bytes, query: Query, key: bytes) -> str:
+    return base64.urlsafe_b64encode(position + _seal(position, _context(query), key)).decode()
 
 
 def page(
@@ -58,7 +62,7 @@ def page(
     if len(rows) > query.limit:
         rows = rows[: query.limit]
         position = UUID(str(rows[-1].get("place", rows[-1]["id"]))).bytes
-        cursor = _cursor(position, query)
+        cursor = _cursor(position, query, _keys()[0])
     following = None
     if cursor:
         asked = {name: value for name, value in request.args.items() if name != "cursor"}

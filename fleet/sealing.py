@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Sequence
 from functools import lru_cache
 
 from cryptography.exceptions import InvalidTag
@@ -10,7 +11,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 _VERSION, _KEY_ID, _NONCE = 1, 8, 12
-_HEAD = 1 + _KEY_ID + _NONCE
+_NAME = 1 + _KEY_ID
+_HEAD = _NAME + _NONCE
 
 
 class SealBroken(Exception):
@@ -22,25 +24,28 @@ def seal(plain: bytes, *, about: bytes, secret_key: str) -> bytes:
 
     The result begins with the name of its key, so that keys can be changed while sealed things lie about.
     """
-    key_id, key = _key(secret_key)
-    nonce = os.urandom(_NONCE)
-    head = bytes([_VERSION]) + key_id
-    return head + nonce + AESGCM(key).encrypt(nonce, plain, head + about)
+    head, nonce = name_of_key(secret_key), os.urandom(_NONCE)
+    return head + nonce + AESGCM(_key(secret_key)[1]).encrypt(nonce, plain, head + about)
 
 
-def unseal(sealed: bytes, *, about: bytes, secret_key: str) -> bytes:
-    """What was sealed. Raises SealBroken."""
-    key_id, key = _key(secret_key)
-    head, nonce = sealed[: 1 + _KEY_ID], sealed[1 + _KEY_ID : _HEAD]
-    if head != bytes([_VERSION]) + key_id:
-        raise SealBroken("another key")
-    try:
-        return AESGCM(key).decrypt(nonce, sealed[_HEAD:], head + about)
-    except (InvalidTag, ValueError):
-        raise SealBroken("changed, or of another thing") from None
+def unseal(sealed: bytes, *, about: bytes, secret_key: str, previous: Sequence[str] = ()) -> bytes:
+    """What was sealed under the key or, while keys are changed, under one of the previous ones. Raises SealBroken."""
+    head, nonce = sealed[:_NAME], sealed[_NAME:_HEAD]
+    for candidate in (secret_key, *previous):
+        if head == name_of_key(candidate):
+            try:
+                return AESGCM(_key(candidate)[1]).decrypt(nonce, sealed[_HEAD:], head + about)
+            except (InvalidTag, ValueError):
+                raise SealBroken("changed, or of another thing") from None
+    raise SealBroken("another key")
 
 
-@lru_cache(maxsize=4)
+def name_of_key(secret_key: str) -> bytes:
+    """What everything that is sealed under this key begins with."""
+    return bytes([_VERSION]) + _key(secret_key)[0]
+
+
+@lru_cache(maxsize=8)
 def _key(secret_key: str) -> tuple[bytes, bytes]:
     """The key's name and the key (HKDF, RFC 5869). The name is a digest of the key, so it tells nothing of it."""
     key = HKDF(hashes.SHA256(), 32, salt=None, info=b"fleet sealed secrets").derive(secret_key.encode())

@@ -38,11 +38,14 @@ class Wiring:
         return stripe_cards.gateway(self.settings)
 
     @cached_property
-    def cursor_key(self) -> bytes:
-        """Signs list cursors: derived, so that a cursor never speaks for another secret of ours."""
-        return hmac.digest(self.settings.secret_key.encode(), b"fleet cursors", hashlib.sha256)
+    def cursor_keys(self) -> tuple[bytes, ...]:
+        """The first one signs list cursors; derived, so that a cursor never speaks for another secret of ours."""
+        return self._derived(b"fleet cursors")
 
     @cached_property
-    def fingerprint_key(self) -> bytes:
-        """Makes stored fingerprints of requests worthless to a guesser: some of those requests carry a password."""
-        return hmac.digest(self.settings.secret_key.encode(), b"fleet request fingerprints", hashlib.sha256)
+    def fingerprint_keys(self) -> tuple[bytes, ...]:
+        """Make stored fingerprints of requests worthless to a guesser: some of those requests carry a password."""
+        return self._derived(b"fleet request fingerprints")
+
+    def _derived(self, purpose: bytes) -> tuple[bytes, ...]:
+        return tuple(hmac.digest(key.encode(), purpose, hashlib.sha256) for key in self.settings.secret_keys)

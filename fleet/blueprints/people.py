@@ -95,6 +95,8 @@ class ExportView(View):
     invoices: list[InvoiceView]
     payments: list[PaymentView]
     notifications: list[dict[str, Any]]
+    sessions: list[dict[str, Any]]
+    api_keys: list[dict[str, Any]]
     notification_preferences: dict[str, Any] | None
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from string import Template
 from typing import Annotated, Literal
 
-from flask import Blueprint, Response, g
+from flask import Blueprint, g
 from pydantic import StringConstraints
 
 from fleet import config
@@ -115,4 +115,4 @@ def _page(query: LinkQuery, about: str, to: str, field: str) -> Answer:
     failed = escape(language.phrase("account_page", "failed"))
     document = _PAGE.substitute(said, language=language.tag, to=to, field=field, failed=failed, script=_SCRIPT)
     headers = {"Content-Security-Policy": _PAGE_CSP, "Cache-Control": "no-store"}
-    return Response(document, mimetype="text/html", headers=headers)
+    return Answer(document, mimetype="text/html", headers=headers)

@@ -90,6 +90,21 @@ ACCOUNTS = Listing(
     key="u.id",
 )
 
+SESSIONS_OF_PERSON = Listing(
+    columns={name: f"s.{name}" for name in ("id", "created_at", "last_used_at", "expires_at", "ended_at", "end_reason")},
+    source="user_session s",
+    key="s.id",
+)
+
+API_KEYS_OF_PERSON = Listing(
+    columns={
+        name: f"k.{name}"
+        for name in ("id", "name", "prefix", "permissions", "created_at", "expires_at", "last_used_at", "revoked_at")
+    },
+    source="api_key k",
+    key="k.id",
+)
+
 RENTALS_OF_PERSON = Listing(
     columns={
         **{

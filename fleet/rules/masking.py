@@ -4,6 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from fleet.rules.privacy import PRIVATE, TABLES
+
 MASK = "***"
 MAX_TEXT = 500
 # A field is masked when one of these is a word of its name: `billing_email`, `password_hash`, `driver_license_number`.
@@ -13,10 +15,12 @@ MASKED_WORDS = frozenset(
         "licence", "license", "password", "phone", "secret", "signature", "surname", "token",
     }
 )  # fmt: skip
-MASKED_NAMES = frozenset({"first_name", "last_name", "full_name", "contact_name", "key", "api_key", "private_key"})
+MASKED_NAMES = PRIVATE | {"full_name", "contact_name", "key", "api_key", "private_key"}
 # What people type: names of persons cannot be told from other words there, addresses and numbers can.
-FREE_TEXT = frozenset({"reason", "notes", "memo", "description", "comment", "message", "detail", "title"})
+FREE_TEXT = frozenset({"reason", "description", "comment", "message", "detail", "title"})
 
+# What such names point at may be personal; they are not.
+_POINTERS = frozenset({"id", "at"})
 _EMAIL = re.compile(r"[^\s@<>()\"',;]+@[^\s@<>()\"',;]+\.[^\s@<>()\"',;]+")
 _LONG_NUMBER = re.compile(r"\+?\d(?:[\s().-]?\d){6,}")
 
@@ -27,10 +31,9 @@ def masked(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _masked(name: str, value: Any) -> Any:
-    words = name.lower().split("_")
-    if value is None or isinstance(value, bool) or words[-1] in {"id", "at"}:
+    if value is None or isinstance(value, bool) or (name not in PRIVATE and name.lower().split("_")[-1] in _POINTERS):
         return value
-    if name.lower() in MASKED_NAMES or not MASKED_WORDS.isdisjoint(words):
+    if hides(name):
         return MASK
     if isinstance(value, Mapping):
         return masked(value)
@@ -39,7 +42,16 @@ def _masked(name: str, value: Any) -> Any:
     return text(value, free=name in FREE_TEXT) if isinstance(value, str) else value
 
 
+def hides(name: str) -> bool:
+    """Whether a field of this name is masked, whatever it holds."""
+    return name.lower() in MASKED_NAMES or not MASKED_WORDS.isdisjoint(name.lower().split("_"))
+
+
 def text(raw: str, *, free: bool) -> str:
     """A text without e-mail addresses and, where people may have typed it, without long numbers; cut at MAX_TEXT."""
     spared = _EMAIL.sub(MASK, raw[:MAX_TEXT])
     return _LONG_NUMBER.sub(MASK, spared) if free else spared
+
+
+COLUMNS_MASKED = frozenset(name for table in TABLES.values() for name, _ in table.kinds() if hides(name))
+"""Names of columns that are masked wherever they turn up, such as in the fields of a line of the log."""

@@ -8,6 +8,7 @@ import base64
 import hashlib
 import hmac
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -27,10 +28,10 @@ def token(key: bytes, *, customer_id: UUID, kind: str, now: datetime) -> str:
     return f"{said}.{_signature(key, said)}"
 
 
-def read(key: bytes, raw: str, *, now: datetime) -> tuple[UUID, str]:
-    """The customer and the kind that a token is about. Raises BadToken."""
+def read(keys: Sequence[bytes], raw: str, *, now: datetime) -> tuple[UUID, str]:
+    """The customer and the kind that a token signed by one of the keys is about. Raises BadToken."""
     form = _FORM.fullmatch(raw)
-    if form is None or not hmac.compare_digest(form[5], _signature(key, form[1])):
+    if form is None or not any(hmac.compare_digest(form[5], _signature(key, form[1])) for key in keys):
         raise BadToken("not signed by us")
     if datetime.fromtimestamp(int(form[4]), UTC) <= now:
         raise BadToken("its time is over")

@@ -6,7 +6,6 @@ webhook, the sweep) settles the payment, and the others find it settled.
 """
 
 import hashlib
-import hmac
 import logging
 import time
 from collections.abc import Callable
@@ -160,7 +159,7 @@ def _payment_of(claim: Claim) -> Payment | None:
     if found.created_at < clock.now() - timedelta(hours=KEPT_HOURS):
         found.change(claim=None, request_print=None)
         return None
-    if not hmac.compare_digest(bytes(found.request_print or b""), claim.fingerprint):
+    if not claim.made(bytes(found.request_print or b"")):
         raise Invalid("The key was used for another request", code="idempotency_key_reused")
     return found
 

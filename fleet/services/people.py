@@ -15,9 +15,11 @@ from fleet.models.accounts import forget_account_safety
 from fleet.models.base import Condition
 from fleet.models.people import (
     ACCOUNTS,
+    API_KEYS_OF_PERSON,
     CUSTOMERS,
     NOTIFICATIONS_OF_PERSON,
     RENTALS_OF_PERSON,
+    SESSIONS_OF_PERSON,
     Customer,
     answers_that_name,
     begins_with,
@@ -104,6 +106,7 @@ def exported(actor: Actor, customer_id: UUID) -> dict[str, Any]:
     At most EXPORTED_ROWS of each kind, the newest; `complete` says whether that was all.
     """
     profile = shown(actor, customer_id)
+    user = (profile["user_id"],)
     rentals = [Condition("rental.customer_id = %s", (customer_id,))]
     notifications = [Condition("notification.customer_id = %s", (customer_id,))]
     with patience(_PATIENCE_S):
@@ -111,6 +114,8 @@ def exported(actor: Actor, customer_id: UUID) -> dict[str, Any]:
             "rentals": RENTALS_OF_PERSON.page(rentals, after=None, limit=EXPORTED_ROWS),
             "invoices": invoices.of_customer(customer_id, limit=EXPORTED_ROWS),
             "payments": payments.of_customer(customer_id, limit=EXPORTED_ROWS),
+            "sessions": SESSIONS_OF_PERSON.page([Condition("s.user_id = %s", user)], after=None, limit=EXPORTED_ROWS),
+            "api_keys": API_KEYS_OF_PERSON.page([Condition("k.user_id = %s", user)], after=None, limit=EXPORTED_ROWS),
             "notifications": NOTIFICATIONS_OF_PERSON.page(notifications, after=None, limit=EXPORTED_ROWS),
         }
     return {
@@ -118,7 +123,7 @@ def exported(actor: Actor, customer_id: UUID) -> dict[str, Any]:
         "complete": all(len(rows) <= EXPORTED_ROWS for rows in lists.values()),
         "profile": profile,
         "notification_preferences": preferences.stored(customer_id),
-        "account": ACCOUNTS.first([Condition("u.id = %s", (profile["user_id"],))]),
+        "account": ACCOUNTS.first([Condition("u.id = %s", user)]),
         **{name: rows[:EXPORTED_ROWS] for name, rows in lists.items()},
     }
 

@@ -89,7 +89,7 @@ def unsubscribe_url(customer_id: UUID, kind: str) -> str | None:
     settings = config.current()
     if not settings.public_url:
         return None
-    token = unsubscribing.token(_key(), customer_id=customer_id, kind=kind, now=clock.now())
+    token = unsubscribing.token(_keys()[0], customer_id=customer_id, kind=kind, now=clock.now())
     return f"{settings.public_url.rstrip('/')}{UNSUBSCRIBE_PATH}?token={token}"
 
 
@@ -120,7 +120,7 @@ def unsubscribe(token: str) -> Language:
 
 def _read(token: str) -> tuple[UUID, str]:
     try:
-        customer_id, kind = unsubscribing.read(_key(), token, now=clock.now())
+        customer_id, kind = unsubscribing.read(_keys(), token, now=clock.now())
     except unsubscribing.BadToken:
         raise NotFound("The link is not valid, or its time is over") from None
     if kind not in KINDS or kind in REQUIRED:
@@ -128,9 +128,9 @@ def _read(token: str) -> tuple[UUID, str]:
     return customer_id, kind
 
 
-def _key() -> bytes:
-    """Derived, so that a token never speaks for another secret of ours."""
-    return hmac.digest(config.current().secret_key.encode(), b"fleet unsubscribe tokens", hashlib.sha256)
+def _keys() -> list[bytes]:
+    """The first one signs. Derived, so that a token never speaks for another secret of ours."""
+    return [hmac.digest(key.encode(), b"fleet unsubscribe tokens", hashlib.sha256) for key in config.current().secret_keys]
 
 
 def _of(customer_id: UUID) -> Preferences:

@@ -149,7 +149,9 @@ def secrets_of(endpoint_id: UUID, sealed: bytes, previous: bytes | None) -> list
 
 
 def _opened(sealed: bytes, endpoint_id: UUID) -> bytes:
-    return sealing.unseal(bytes(sealed), about=endpoint_id.bytes, secret_key=config.current().secret_key)
+    settings = config.current()
+    about, key = endpoint_id.bytes, settings.secret_key
+    return sealing.unseal(bytes(sealed), about=about, secret_key=key, previous=settings.secret_key_previous)
 
 
 def _sealed(secret: bytes, endpoint_id: UUID) -> bytes:

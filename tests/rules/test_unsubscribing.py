@@ -20,14 +20,14 @@ def made(kind: str = "rental_reminder") -> str:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_token_says_whom_and_what_it_is_about(kind: str) -> None:
-    assert unsubscribing.read(KEY, made(kind), now=NOW) == (ANA, kind)
+    assert unsubscribing.read([b"y" * 32, KEY], made(kind), now=NOW) == (ANA, kind)
     assert len(made(kind)) <= unsubscribing.MAX_LENGTH
 
 
 def test_it_is_good_for_its_time_only() -> None:
-    assert unsubscribing.read(KEY, made(), now=NOW + LIFETIME - timedelta(seconds=1))
+    assert unsubscribing.read([b"y" * 32, KEY], made(), now=NOW + LIFETIME - timedelta(seconds=1))
     with pytest.raises(BadToken):
-        unsubscribing.read(KEY, made(), now=NOW + LIFETIME)
+        unsubscribing.read([b"y" * 32, KEY], made(), now=NOW + LIFETIME)
 
 
 def test_any_other_letter_in_it_makes_it_worthless() -> None:
@@ -35,15 +35,15 @@ def test_any_other_letter_in_it_makes_it_worthless() -> None:
     for place, char in enumerate(token):
         other = "b" if char == "a" else "a"
         with pytest.raises(BadToken):
-            unsubscribing.read(KEY, token[:place] + other + token[place + 1 :], now=NOW)
+            unsubscribing.read([b"y" * 32, KEY], token[:place] + other + token[place + 1 :], now=NOW)
 
 
 @pytest.mark.parametrize("raw", ["", "v1", "v1....", "\u0661" * 50, f"{made()}=", f" {made()}", made()[:-1], f"{made()}\n"])
 def test_what_is_no_token_is_none(raw: str) -> None:
     with pytest.raises(BadToken):
-        unsubscribing.read(KEY, raw, now=NOW)
+        unsubscribing.read([b"y" * 32, KEY], raw, now=NOW)
 
 
 def test_another_key_makes_other_tokens() -> None:
     with pytest.raises(BadToken):
-        unsubscribing.read(b"x" * 32, made(), now=NOW)
+        unsubscribing.read([b"x" * 32], made(), now=NOW)

@@ -26,6 +26,9 @@ UNSAFE: dict[str, tuple[str, str]] = {
     "a short secret": ("SECRET_KEY", HIDDEN),
     "a secret of one character": ("SECRET_KEY", "x" * 64),
     "a secret of a repeated word": ("SECRET_KEY", "changeme" * 8),
+    "a short secret of before": ("SECRET_KEY_PREVIOUS", f"{'p' * 40},{HIDDEN}"),
+    "the development secret of before": ("SECRET_KEY_PREVIOUS", DEVELOPMENT_SECRET),
+    "the same secret before": ("SECRET_KEY_PREVIOUS", SECRET),
     "no database": ("DATABASE_URL", ""),
     "another database": ("DATABASE_URL", f"mysql://root:{HIDDEN}@db.example/fleet"),
     "a file for a database": ("DATABASE_URL", f"sqlite:///{HIDDEN}"),
@@ -98,6 +101,7 @@ PROCESSES = {
     "relay": ["-m", "tasks.relay"],
     "worker": ["-m", "celery", "--app", "tasks", "worker", "--pool", "solo"],
     "beat": ["-m", "celery", "--app", "tasks", "beat", "--schedule", "/dev/null"],
+    "flower": ["-m", "tasks.flower"],
     "a command": ["-m", "flask", "--app", "wsgi", "db", "status"],
 }
 

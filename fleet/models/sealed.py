@@ -1,0 +1,35 @@
+"""Columns that hold sealed secrets, and how they are sealed anew under another key."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from uuid import UUID
+
+from fleet.db import db
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """A column of sealed secrets. `about` is what its rows' seals are bound to, made from the row's key."""
+
+    table: str
+    column: str
+    key: str
+    about: Callable[[UUID], bytes]
+
+
+SEALED = tuple(
+    Sealed("webhook_endpoint", column, key="id", about=lambda endpoint_id: endpoint_id.bytes)
+    for column in ("secret", "previous_secret")
+)
+
+
+def under_other_keys(place: Sealed, name: bytes) -> list[tuple[UUID, bytes]]:
+    """Row and secret of everything there that was sealed under another key than the one of this name."""
+    sql = f"SELECT {place.key}, {place.column} FROM {place.table} WHERE substr({place.column}, 1, %s) <> %s ORDER BY 1"
+    return [(row_id, bytes(secret)) for row_id, secret in db.rows(sql, (len(name), name))]
+
+
+def replace(place: Sealed, row_id: UUID, old: bytes, new: bytes) -> bool:
+    """Write a secret where the one that was read still stands. Who rotates it meanwhile wins: what they write is newer."""
+    sql = f"UPDATE {place.table} SET {place.column} = %s WHERE {place.key} = %s AND {place.column} = %s"
+    return bool(db.execute_sql(sql, (new, row_id, old)).rowcount)
