@@ -13,9 +13,9 @@ from flask import Flask, current_app
 from flask.cli import AppGroup, with_appcontext
 from playhouse.migrations import Runner
 
-from fleet import cli_dead_letters, demo, problems
+from fleet import cli_audit, cli_dead_letters, demo, problems
 from fleet.config import DEMO_PASSWORD
-from fleet.db import db
+from fleet.db import connect_as_owner, db
 from fleet.errors import FleetError
 from fleet.parsing import read_email
 from fleet.services import reconciliation, users
@@ -38,6 +38,7 @@ def register(app: Flask) -> None:
     app.cli.add_command(books)
     app.cli.add_command(seed_demo)
     app.cli.add_command(cli_dead_letters.letters)
+    app.cli.add_command(cli_audit.log)
 
 
 @database.command("upgrade")
@@ -88,9 +89,7 @@ def _apply_all() -> None:
 
 
 def _connect_as_owner() -> None:
-    settings = current_app.extensions["fleet"].settings
-    db.close()
-    db.configure(settings, url=settings.database_migration_url, statement_timeout_ms=0)
+    connect_as_owner(current_app.extensions["fleet"].settings)
 
 
 def _runner() -> Runner:

@@ -36,6 +36,7 @@ RANKS = {
     "fleet.demo": 5,
     "fleet.cli": 6,
     "fleet.cli_dead_letters": 6,
+    "fleet.cli_audit": 6,
     "tasks": 7,
     "app": 8,
     "wsgi": 9,

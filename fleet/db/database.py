@@ -286,6 +286,12 @@ class Database(peewee.PostgresqlDatabase):
 db = Database(None)
 
 
+def connect_as_owner(settings: Settings) -> None:
+    """From now on be the owner of the tables, with no statement timeout: for migrations and what only the owner may."""
+    db.close()
+    db.configure(settings, url=settings.database_migration_url, statement_timeout_ms=0)
+
+
 def refuse_superuser() -> None:
     """Raises ConfigError when the service's role is a superuser, whom no grant and no trigger of the books would stop.
 

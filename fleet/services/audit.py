@@ -3,7 +3,7 @@
 Where nobody says otherwise, the request's id and its client's address come from the log context.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -11,13 +11,14 @@ from uuid import UUID
 from fleet import clock, logs
 from fleet.auth import Actor
 from fleet.db import db
-from fleet.models.audit import AUDIT_EVENTS, AuditEvent, between
+from fleet.models.audit import AUDIT_EVENTS, AuditEvent, between, exported_after
 from fleet.models.base import Condition
 from fleet.rules.masking import masked
 
 State = Mapping[str, Any]
 
 MAX_ADDRESS = 200
+EXPORTED_AT_ONCE = 1000
 
 
 class Act(NamedTuple):
@@ -101,3 +102,11 @@ def listed(
     }
     conditions = [Condition(sql, (value,)) for sql, value in asked.items() if value is not None]
     return AUDIT_EVENTS.page([*conditions, *between(since, until)], after=after, limit=limit)
+
+
+def exported(*, since: datetime | None, until: datetime | None) -> Iterator[dict[str, Any]]:
+    """The events of `[since, until)` with their seals, oldest first, read as they are asked for."""
+    after = None
+    while rows := exported_after(after, between(since, until), limit=EXPORTED_AT_ONCE):
+        yield from rows
+        after = rows[-1]["id"]

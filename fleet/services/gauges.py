@@ -35,7 +35,7 @@ def of(watch: Watch, sharing: Sharing) -> list[Metric]:
     up.add_metric(["postgresql"], float(picture.counted is not None))
     up.add_metric(["broker"], float(picture.depths is not None))
     queues = [*_of_broker(picture), *_of_queues(picture.queues), *_of_letters(picture), *_of_processes(picture)]
-    return [up, *queues, *_of_breakers(sharing)]
+    return [up, *queues, *_of_audit_log(picture), *_of_breakers(sharing)]
 
 
 def _of_breakers(sharing: Sharing) -> Iterator[Metric]:
@@ -107,3 +107,9 @@ def _of_processes(picture: Picture) -> Iterator[Metric]:
     kinds = Counter(process.kind for process in picture.counted.processes)
     yield GaugeMetricFamily("fleet_relays", "Relays that reported lately", value=kinds["relay"])
     yield GaugeMetricFamily("fleet_workers", "Workers that reported lately", value=kinds["worker"])
+
+
+def _of_audit_log(picture: Picture) -> Iterator[Metric]:
+    if picture.counted is not None:
+        words = "How long the oldest event of the audit log has waited for its seal"
+        yield GaugeMetricFamily("fleet_audit_unsealed_seconds", words, value=picture.counted.unsealed_s)
