@@ -14,6 +14,7 @@ from flask.cli import AppGroup, with_appcontext
 from playhouse.migrations import Runner
 
 from fleet import cli_audit, cli_dead_letters, demo, problems
+from fleet.cli_operator import operator
 from fleet.config import DEMO_PASSWORD
 from fleet.db import connect_as_owner, db
 from fleet.errors import FleetError
@@ -104,7 +105,7 @@ def create_admin(email: str, first_name: str, last_name: str) -> None:
     """Add an admin. The password comes from FLEET_ADMIN_PASSWORD, or else from standard input."""
     try:
         address = read_email(email)
-        users.create_admin(email=address, password=_password(), first_name=first_name, last_name=last_name)
+        users.create_admin(operator(), email=address, password=_password(), first_name=first_name, last_name=last_name)
     except (FleetError, peewee.IntegrityError) as error:
         problem = problems.translate(error)
         taken = problem.code == "duplicate"

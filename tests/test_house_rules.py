@@ -37,6 +37,7 @@ RANKS = {
     "fleet.cli": 6,
     "fleet.cli_dead_letters": 6,
     "fleet.cli_audit": 6,
+    "fleet.cli_operator": 6,
     "tasks": 7,
     "app": 8,
     "wsgi": 9,

@@ -46,6 +46,16 @@ def record(
     record_each(actor, action, object_type, [Act(object_id, before, after)], address=address)
 
 
+def record_change(actor: Actor, action: str, object_type: str, thing: Any, changes: State) -> None:
+    """Note what is about to be changed of a thing, before it is; nothing where it is all so already.
+
+    Raises RuntimeError outside of a transaction.
+    """
+    before = {name: getattr(thing, name) for name, value in changes.items() if getattr(thing, name) != value}
+    if before:
+        record(actor, action, object_type, thing.id, before=before, after={name: changes[name] for name in before})
+
+
 def record_each(
     actor: Actor | str, action: str, object_type: str, acts: Iterable[Act], *, address: str | None = None
 ) -> None:
