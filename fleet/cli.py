@@ -14,9 +14,10 @@ from flask import Flask, current_app
 from flask.cli import AppGroup, with_appcontext
 from playhouse.migrations import Runner
 
-from fleet import cli_dead_letters, cli_secrets, demo, problems
+from fleet import cli_audit, cli_dead_letters, cli_secrets, demo, problems
+from fleet.cli_operator import operator
 from fleet.config import DEMO_PASSWORD
-from fleet.db import db
+from fleet.db import connect_as_owner, db
 from fleet.errors import FleetError
 from fleet.parsing import read_email
 from fleet.services import reconciliation, second_factors, users
@@ -41,6 +42,7 @@ def register(app: Flask) -> None:
     app.cli.add_command(seed_demo)
     app.cli.add_command(cli_dead_letters.letters)
     app.cli.add_command(cli_secrets.group)
+    app.cli.add_command(cli_audit.log)
 
 
 @database.command("upgrade")
@@ -91,9 +93,7 @@ def _apply_all() -> None:
 
 
 def _connect_as_owner() -> None:
-    settings = current_app.extensions["fleet"].settings
-    db.close()
-    db.configure(settings, url=settings.database_migration_url, statement_timeout_ms=0)
+    connect_as_owner(current_app.extensions["fleet"].settings)
 
 
 def _runner() -> Runner:
@@ -108,7 +108,7 @@ def create_admin(email: str, first_name: str, last_name: str) -> None:
     """Add an admin. The password comes from FLEET_ADMIN_PASSWORD, or else from standard input."""
     try:
         address = read_email(email)
-        users.create_admin(email=address, password=_password(), first_name=first_name, last_name=last_name)
+        users.create_admin(operator(), email=address, password=_password(), first_name=first_name, last_name=last_name)
     except (FleetError, peewee.IntegrityError) as error:
         problem = problems.translate(error)
         taken = problem.code == "duplicate"

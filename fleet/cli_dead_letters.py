@@ -1,7 +1,5 @@
 """`flask --app wsgi dead-letters`: what /admin/dead-letters does, for whoever is on the machine, also when the web is away."""
 
-import getpass
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from fleet import clock, problems
 from fleet.auth import Actor
+from fleet.cli_operator import operator
 from fleet.errors import FleetError
 from fleet.models.dead_letters import Chosen
 from fleet.parsing import Instant, Line, read_email
@@ -106,7 +105,7 @@ def show(letter_id: UUID, as_json: bool) -> None:
 def replay(status: str, email: str | None, **asked: Any) -> None:
     """Try letters again, those named by their IDS or all that the filters choose."""
     with _problems_said():
-        who, origin = _actor(email, "dead_letters.replay"), _operator()
+        who, origin = _actor(email, "dead_letters.replay"), operator()
         one = partial(dead_letters.replay, who, address=origin)
         many = partial(dead_letters.replay_chosen, who, everything=True, address=origin)
         _act("replayed", one, many, status=status, **asked)
@@ -119,7 +118,7 @@ def replay(status: str, email: str | None, **asked: Any) -> None:
 def discard(reason: str, email: str | None, **asked: Any) -> None:
     """Close letters without their work, those named by their IDS or all that the filters choose. Deletes nothing."""
     with _problems_said():
-        who, origin = _actor(email, "dead_letters.discard"), _operator()
+        who, origin = _actor(email, "dead_letters.discard"), operator()
         one = partial(dead_letters.discard, who, reason=reason, address=origin)
         many = partial(dead_letters.discard_chosen, who, reason=reason, everything=True, address=origin)
         _act("discarded", one, many, status="dead", **asked)
@@ -180,20 +179,12 @@ def _problems_said() -> Iterator[None]:
 def _actor(email: str | None, permission: str) -> Actor | str:
     """Who answers for the act. Raises Forbidden for a user whose roles do not allow it."""
     if email is None:
-        return _operator()
+        return operator()
     actor = actors.of_email(read_email(email))
     if actor is None:
         raise click.ClickException(f"there is no active user {email}")
     actor.must(permission)
     return actor
-
-
-def _operator() -> str:
-    """Who is at the keyboard, as far as the system knows. Also where the act came from, whoever answers for it."""
-    try:
-        return f"cli:{getpass.getuser()}"
-    except (OSError, KeyError):  # a container's user without a name
-        return f"cli:{os.getuid()}"
 
 
 def _line_of(letter: Letter) -> str:

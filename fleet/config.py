@@ -66,6 +66,10 @@ def _names(raw: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in raw.split(",") if part.strip())
 
 
+def _words(raw: str) -> tuple[str, ...]:
+    return tuple(raw.split())
+
+
 def _environment(raw: str) -> str:
     if raw not in get_args(Environment):
         raise ValueError("must be one of " + ", ".join(get_args(Environment)))
@@ -273,6 +277,8 @@ class Settings:
     stripe_webhook_secret: str = _setting("STRIPE_WEBHOOK_SECRET", _text, "")
     metrics_token: str = _setting("FLEET_METRICS_TOKEN", _text, "")
     webhook_allow_private: bool = _setting("WEBHOOK_ALLOW_PRIVATE", _switch, False)
+    audit_previous_secrets: tuple[str, ...] = _setting("AUDIT_PREVIOUS_SECRETS", _words, ())
+    audit_keep_days: int = _setting("AUDIT_KEEP_DAYS", _whole, 0)
     log_level: str = _setting("LOG_LEVEL", _level, "INFO")
 
     @classmethod

@@ -71,6 +71,7 @@ beat_schedule = {
         "maintenance.bury_exhausted": 30.0,
         "maintenance.forget_old": 60.0,
         "maintenance.promise_notices": 60.0,
+        "maintenance.seal_audit_log": 10.0,
         "payments.settle_pending": 15.0,
     }.items()
 }

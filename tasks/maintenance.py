@@ -3,7 +3,7 @@
 import logging
 
 from fleet import metrics
-from fleet.services import calendar, no_shows, outbox, reminders, reservations, retention
+from fleet.services import audit_chain, calendar, no_shows, outbox, reminders, reservations, retention
 from tasks import sweep
 
 log = logging.getLogger("tasks.maintenance")
@@ -48,3 +48,12 @@ def bury_exhausted() -> None:
 def forget_old() -> None:
     """Delete confirmed promises, inbox rows and stored answers past their time."""
     log.info("forgotten", extra=retention.forget_old())
+
+
+@sweep("maintenance.seal_audit_log")
+def seal_audit_log() -> None:
+    """Seal what is new in the audit log. The head goes into the log of the process, where who could cut the chain's end
+    cannot reach it."""
+    sealed = audit_chain.seal()
+    position, head = audit_chain.head()
+    log.info("audit log sealed", extra={"count": sealed, "position": position, "head": head.hex()})

@@ -36,6 +36,7 @@ RANKS = {
     "fleet.demo": 5,
     "fleet.cli": 6,
     "fleet.cli_dead_letters": 6,
+    "fleet.cli_audit": 6,
     "fleet.cli_operator": 6,
     "fleet.cli_secrets": 6,
     "tasks": 7,

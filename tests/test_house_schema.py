@@ -34,6 +34,7 @@ MADE_BY_US = {
     "invoice_number_key": "drawn from a locked counter",
     "vehicle_block_rental_key": "a rental makes its one block itself",
     "vehicle_class_id_currency": "the id alone is unique",
+    "audit_seal_event_key": "sealed by the one sealer, from what has no seal",
     "event_position_key": "counted by the sequencer",
     "webhook_delivery_once": "an event gets its place once, and is queued with it",
     "invoice_owner_currency": "the id alone is unique",

@@ -18,7 +18,10 @@ Name = Annotated[str, StringConstraints(max_length=100, pattern=r"^[a-z_]+(\.[a-
 
 
 class AuditEventView(View):
-    """Personal data in `before` and `after` is masked. `actor` is `user:<id>`, `key:<id>`, `cli:<name>` or `system:<name>`."""
+    """Personal data in `before` and `after` is masked. `actor` is `user:<id>`, `key:<id>`, `cli:<name>` or `system:<name>`.
+
+    `position` is the event's place in the sealed chain; null for the seconds until it is sealed.
+    """
 
     id: UUID
     at: datetime
@@ -30,6 +33,7 @@ class AuditEventView(View):
     after: dict[str, Any] | None
     request_id: str | None
     address: str | None
+    position: int | None
 
 
 class AuditQuery(PageQuery):

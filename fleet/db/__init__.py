@@ -5,7 +5,7 @@ the first statement sent on it, which is then sent once more on a fresh one; not
 but for a transaction that PostgreSQL has undone as a whole. Lists and reports may come from a read replica.
 """
 
-from fleet.db.database import AssumptionFailed, Database, Row, db, refuse_superuser
+from fleet.db.database import AssumptionFailed, Database, Row, connect_as_owner, db, refuse_superuser
 from fleet.db.replicas import replica
 from fleet.db.statements import Statement
 from fleet.db.transactions import atomic, committed, patience, transaction
@@ -20,6 +20,7 @@ __all__ = [
     "Statement",
     "atomic",
     "committed",
+    "connect_as_owner",
     "db",
     "patience",
     "refuse_superuser",

@@ -298,6 +298,12 @@ db = Database(None)
 os.register_at_fork(after_in_child=db.begin_in_child)
 
 
+def connect_as_owner(settings: Settings) -> None:
+    """From now on be the owner of the tables, with no statement timeout: for migrations and what only the owner may."""
+    db.close()
+    db.configure(settings, url=settings.database_migration_url, statement_timeout_ms=0)
+
+
 def refuse_superuser() -> None:
     """Raises ConfigError when the service's role is a superuser, whom no grant and no trigger of the books would stop.
 

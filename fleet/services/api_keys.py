@@ -10,6 +10,7 @@ from fleet.db import atomic
 from fleet.errors import Invalid, NotFound
 from fleet.models.access import API_KEYS, ApiKey, keys_seen_by
 from fleet.models.base import Condition
+from fleet.services import audit
 
 DEFAULT_LIFETIME = timedelta(days=90)
 MAX_LIFETIME = timedelta(days=365)
@@ -48,6 +49,8 @@ def create(actor: Actor, *, name: str, permissions: list[str], expires_at: datet
         permissions=sorted(set(permissions)),
         expires_at=_expiry(expires_at),
     )
+    about = {"permissions": key.permissions, "expires_at": key.expires_at}
+    audit.record(actor, "api_keys.create", "api_key", key.id, after=about)
     return key, secret
 
 
@@ -57,6 +60,7 @@ def revoke(actor: Actor, key_id: UUID) -> None:
     mine = (ApiKey.id == key_id) & (ApiKey.user == actor.user_id) & ApiKey.revoked_at.is_null()
     if not ApiKey.update(revoked_at=clock.now()).where(mine).execute():
         raise NotFound()
+    audit.record(actor, "api_keys.revoke", "api_key", key_id, after={"revoked": True})
 
 
 def _expiry(asked: datetime | None) -> datetime:

@@ -3,7 +3,7 @@
 Where nobody says otherwise, the request's id and its client's address come from the log context.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -11,13 +11,14 @@ from uuid import UUID
 from fleet import clock, logs
 from fleet.auth import Actor
 from fleet.db import db
-from fleet.models.audit import AUDIT_EVENTS, AuditEvent, between
+from fleet.models.audit import AUDIT_EVENTS, AuditEvent, between, exported_after
 from fleet.models.base import Condition
 from fleet.rules.masking import masked
 
 State = Mapping[str, Any]
 
 MAX_ADDRESS = 200
+EXPORTED_AT_ONCE = 1000
 
 
 class Act(NamedTuple):
@@ -43,6 +44,16 @@ def record(
     What is personal or secret in the states is masked. Raises RuntimeError outside of a transaction.
     """
     record_each(actor, action, object_type, [Act(object_id, before, after)], address=address)
+
+
+def record_change(actor: Actor, action: str, object_type: str, thing: Any, changes: State) -> None:
+    """Note what is about to be changed of a thing, before it is; nothing where it is all so already.
+
+    Raises RuntimeError outside of a transaction.
+    """
+    before = {name: getattr(thing, name) for name, value in changes.items() if getattr(thing, name) != value}
+    if before:
+        record(actor, action, object_type, thing.id, before=before, after={name: changes[name] for name in before})
 
 
 def record_each(
@@ -101,3 +112,11 @@ def listed(
     }
     conditions = [Condition(sql, (value,)) for sql, value in asked.items() if value is not None]
     return AUDIT_EVENTS.page([*conditions, *between(since, until)], after=after, limit=limit)
+
+
+def exported(*, since: datetime | None, until: datetime | None) -> Iterator[dict[str, Any]]:
+    """The events of `[since, until)` with their seals, oldest first, read as they are asked for."""
+    after = None
+    while rows := exported_after(after, between(since, until), limit=EXPORTED_AT_ONCE):
+        yield from rows
+        after = rows[-1]["id"]

@@ -9,6 +9,7 @@ from fleet.db import atomic
 from fleet.errors import Invalid, NotFound, VersionConflict
 from fleet.models.base import Condition
 from fleet.models.branches import BRANCHES, Branch, TaxCode
+from fleet.services import audit
 
 
 def listed(actor: Actor, *, after: UUID | None, limit: int) -> list[dict[str, Any]]:
@@ -33,6 +34,7 @@ def open_branch(actor: Actor, **values: Any) -> Branch:
     """Open a branch. Raises Invalid for an unknown tax code, Conflict `duplicate` for a code that is taken."""
     _check_tax_code(values.get("tax_code"))
     branch: Branch = Branch.create(**values)
+    audit.record(actor, "branches.open", "branch", branch.id, after=values)
     return branch
 
 
@@ -43,6 +45,7 @@ def change(actor: Actor, branch_id: UUID, *, expected_version: int | None, chang
     if branch is None:
         raise NotFound()
     _check_tax_code(changes.get("tax_code"))
+    audit.record_change(actor, "branches.change", "branch", branch, changes)
     branch.change(expected_version=expected_version, **changes)
     return branch
 
@@ -57,6 +60,7 @@ def remove(actor: Actor, branch_id: UUID, *, expected_version: int | None) -> No
     if not Branch.delete().where((Branch.id == branch_id) & (Branch.version == expected)).execute():
         raise VersionConflict()
     branch.changed()
+    audit.record(actor, "branches.remove", "branch", branch_id, before={"code": branch.code})
 
 
 def _check_tax_code(code: str | None) -> None:

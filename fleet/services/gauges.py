@@ -38,7 +38,7 @@ def of(watch: Watch, sharing: Sharing) -> list[Metric]:
     up.add_metric(["postgresql"], float(picture.counted is not None))
     up.add_metric(["broker"], float(picture.depths is not None))
     queues = [*_of_broker(picture), *_of_queues(picture.queues), *_of_letters(picture), *_of_processes(picture)]
-    return [up, *queues, *_of_breakers(sharing)]
+    return [up, *queues, *_of_audit_log(picture), *_of_breakers(sharing)]
 
 
 def _of_breakers(sharing: Sharing) -> Iterator[Metric]:
@@ -118,3 +118,9 @@ def _of_processes(picture: Picture) -> Iterator[Metric]:
         for topic, count in sorted(process.handled.items()):
             handled.add_metric([process.name, process.kind, topic], count)
     yield handled
+
+
+def _of_audit_log(picture: Picture) -> Iterator[Metric]:
+    if picture.counted is not None:
+        words = "How long the oldest event of the audit log has waited for its seal"
+        yield GaugeMetricFamily("fleet_audit_unsealed_seconds", words, value=picture.counted.unsealed_s)

@@ -25,7 +25,7 @@ from fleet.models.ledger import (
 )
 from fleet.rules.postings import NORMAL_SIDE, OPPOSITE, Kind, PostingLine, Unbalanced, check_balanced, invoice_issued
 from fleet.rules.pricing import Line, TaxedLine
-from fleet.services import events
+from fleet.services import audit, events
 
 MAX_MEMO_LENGTH = 200
 
@@ -43,6 +43,8 @@ def open_account(actor: Actor, *, code: str, name: str, kind: Kind, contra: bool
     account: LedgerAccount = LedgerAccount.create(
         code=code, name=name, kind=kind, normal_side=OPPOSITE[side] if contra else side, contra=contra
     )
+    about = {"account": code, "name": name, "kind": kind, "contra": contra}
+    audit.record(actor, "ledger.open_account", "ledger_account", code, after=about)
     return account
 
 
@@ -105,6 +107,7 @@ def post(actor: Actor, *, booked_on: date, memo: str, lines: list[EntryLine]) ->
     entry_id = clock.new_id()
     write_entries([Entry(entry_id, booked_on, memo, "manual", entry_id, "posted", tuple(lines), None, actor.user_id)])
     events.of_entries([entry_id])
+    audit.record(actor, "ledger.post", "ledger_entry", entry_id, after={"booked_on": booked_on, "lines": len(lines)})
     return entry(actor, entry_id)
 
 
@@ -133,6 +136,7 @@ def reverse(actor: Actor, entry_id: UUID, *, booked_on: date | None, memo: str |
     if not write_entries([reversal]):
         raise Conflict("Another request has just taken it back", code="duplicate")
     events.of_entries([reversal.id])
+    audit.record(actor, "ledger.reverse", "ledger_entry", entry_id, after={"reversed_by_id": reversal.id})
     return entry(actor, reversal.id)
 
 

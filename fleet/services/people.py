@@ -29,7 +29,7 @@ from fleet.models.people import (
     rentals_of_customer_for_update,
 )
 from fleet.rules.lifecycles import OCCUPYING
-from fleet.services import invoices, payments, preferences
+from fleet.services import audit, invoices, payments, preferences
 
 EXPORTED_ROWS = 10_000
 _IDENTITY = ("driver_license_number", "date_of_birth")
@@ -96,6 +96,7 @@ def deactivate(actor: Actor, customer_id: UUID, *, expected_version: int | None)
     customer = _standing_for_update(actor, customer_id, expected_version)
     if customer.status != "active":
         raise InvalidState("The customer is deactivated already")
+    audit.record_change(actor, "customers.deactivate", "customer", customer, {"status": "deactivated"})
     customer.change(status="deactivated")
     return customer
 
@@ -110,6 +111,7 @@ def exported(actor: Actor, customer_id: UUID) -> dict[str, Any]:
     rentals = [Condition("rental.customer_id = %s", (customer_id,))]
     notifications = [Condition("notification.customer_id = %s", (customer_id,))]
     with patience(_PATIENCE_S):
+        audit.record(actor, "customers.export", "customer", customer_id)
         lists = {
             "rentals": RENTALS_OF_PERSON.page(rentals, after=None, limit=EXPORTED_ROWS),
             "invoices": invoices.of_customer(customer_id, limit=EXPORTED_ROWS),
@@ -145,6 +147,7 @@ def erase(actor: Actor, customer_id: UUID, *, expected_version: int | None) -> C
     preferences.forget(customer_id)
     staff = customer.user_id is not None and not _close_account(customer.user_id)
     customer.change(**_nobody(customer_id), **({"user_id": None} if staff else {}))
+    audit.record(actor, "customers.erase", "customer", customer_id, after={"erased_at": customer.erased_at})
     return customer
 
 

@@ -14,7 +14,7 @@ from fleet.gateways.broker import BrokerGauge, Depths
 from fleet.models import queues as models
 from fleet.models.processes import ProcessReport
 from fleet.models.queues import Backlog, Dead, Deliveries, Pace
-from fleet.services import processes
+from fleet.services import audit_chain, processes
 from fleet.services.outbox import QUEUES
 
 WINDOW_S = 300.0
@@ -33,6 +33,7 @@ class Counted:
     dead: Sequence[Dead]
     deliveries: Deliveries
     processes: Sequence[ProcessReport]
+    unsealed_s: float
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ def _count() -> Counted:
         _joined(backlog, deliveries) if backlog.queue == WEBHOOKS else backlog for backlog in models.backlogs(list(QUEUES))
     ]
     paces = [*models.paces(WINDOW_S), *models.delivered(WEBHOOKS, WINDOW_S)]
-    return Counted(backlogs, paces, models.dead(), deliveries, processes.running())
+    return Counted(backlogs, paces, models.dead(), deliveries, processes.running(), audit_chain.waiting_s())
 
 
 def _joined(backlog: Backlog, deliveries: Deliveries) -> Backlog:

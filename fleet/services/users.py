@@ -9,7 +9,7 @@ from fleet.db import atomic
 from fleet.errors import Conflict, InvalidState, NotFound, VersionConflict
 from fleet.models.access import USERS, User, active_admins_for_update, end_sessions, user_for_update
 from fleet.models.base import Condition
-from fleet.services import outbox
+from fleet.services import audit, outbox
 
 
 def register(*, email: str, password: str, **person: Any) -> User:
@@ -22,22 +22,29 @@ def register(*, email: str, password: str, **person: Any) -> User:
 
 def create(actor: Actor, *, email: str, password: str, roles: list[str], **person: Any) -> User:
     """Add a user with any roles. Raises Invalid `weak_password`, Conflict `duplicate`, Unavailable."""
-    return _add(email=email, password=password, roles=roles, **person)
+    return _add(email=email, password=password, roles=roles, by=actor, **person)
 
 
-def create_admin(*, email: str, password: str, **person: Any) -> User:
-    """Add an admin from the command line, where whoever runs it owns the machine. Raises as `create` does."""
-    return _add(email=email, password=password, roles=["admin"], **person)
+def create_admin(operator: str, *, email: str, password: str, **person: Any) -> User:
+    """Add an admin from the command line, where whoever runs it owns the machine. Raises as `create` does.
+
+    `operator` is a name for the audit log, such as `cli:root`.
+    """
+    return _add(email=email, password=password, roles=["admin"], by=operator, **person)
 
 
-def _add(*, email: str, password: str, roles: list[str], **person: Any) -> User:
+def _add(
+    *, email: str, password: str, roles: list[str], by: Actor | str | None = None, **person: Any
+) -> User:
     passwords.check(password, email=email)
-    return _insert(email=email, password_hash=passwords.hashed(password), roles=sorted(set(roles)), **person)
+    return _insert(by, email=email, password_hash=passwords.hashed(password), roles=sorted(set(roles)), **person)
 
 
 @atomic
-def _insert(*, to_verify: bool = False, **values: Any) -> User:
+def _insert(by: Actor | str | None, *, to_verify: bool = False, **values: Any) -> User:
     user: User = User.create(**values)
+    if by is not None:
+        audit.record(by, "users.create", "user", user.id, after={"roles": values["roles"]})
     if to_verify:
         outbox.promise("notifications.email_verification", "user", user.id)
     return user
@@ -65,6 +72,7 @@ def shown(actor: Actor, user_id: UUID) -> dict[str, Any]:
 def change(actor: Actor, user_id: UUID, *, expected_version: int | None, changes: dict[str, Any]) -> User:
     """Change a user's name or phone. Raises NotFound, VersionConflict."""
     user = user_for_update(user_id)
+    audit.record_change(actor, "users.change", "user", user, changes)
     user.change(expected_version=expected_version, **changes)
     return user
 
@@ -76,6 +84,7 @@ def set_roles(actor: Actor, user_id: UUID, *, roles: list[str], expected_version
     user = user_for_update(user_id)
     if "admin" not in roles:
         _keep_an_admin(admins, without=user_id)
+    audit.record_change(actor, "users.set_roles", "user", user, {"roles": sorted(set(roles))})
     user.change(expected_version=expected_version, roles=sorted(set(roles)))
     return user
 
@@ -95,6 +104,7 @@ def deactivate(actor: Actor, user_id: UUID, *, expected_version: int | None) -> 
     _keep_an_admin(admins, without=user_id)
     user.change(deactivated_at=clock.now())
     end_sessions(user_id, "deactivated")
+    audit.record(actor, "users.deactivate", "user", user_id, after={"deactivated_at": user.deactivated_at})
     return user
 
 

@@ -9,6 +9,7 @@ from fleet.db import atomic
 from fleet.errors import Conflict, NotFound, VersionConflict
 from fleet.models.base import Condition
 from fleet.models.vehicles import CLASSES, Vehicle, VehicleClass, class_for_update
+from fleet.services import audit
 
 
 def listed(actor: Actor, *, after: UUID | None, limit: int) -> list[dict[str, Any]]:
@@ -32,6 +33,7 @@ def shown(actor: Actor, class_id: UUID) -> dict[str, Any]:
 def create(actor: Actor, *, currency: str | None, **values: Any) -> VehicleClass:
     """Make a class; without a currency it has the house's. Raises Conflict `duplicate` for a code that is taken."""
     made: VehicleClass = VehicleClass.create(currency=currency or config.current().currency, **values)
+    audit.record(actor, "vehicle_classes.create", "vehicle_class", made.id, after={**values, "currency": made.currency})
     return made
 
 
@@ -51,6 +53,7 @@ def change(actor: Actor, class_id: UUID, *, expected_version: int | None, change
     priced_by_class = vehicles.where(Vehicle.daily_rate.is_null())
     if changes.get("daily_rate", vehicle_class.daily_rate) is None and priced_by_class.exists():
         raise Conflict("Some of its vehicles have no rate of their own", code="in_use")
+    audit.record_change(actor, "vehicle_classes.change", "vehicle_class", vehicle_class, changes)
     vehicle_class.change(**changes)
     return vehicle_class
 
@@ -62,3 +65,4 @@ def remove(actor: Actor, class_id: UUID, *, expected_version: int | None) -> Non
     if expected_version not in {None, vehicle_class.version}:
         raise VersionConflict()
     vehicle_class.delete_instance()
+    audit.record(actor, "vehicle_classes.remove", "vehicle_class", class_id, before={"code": vehicle_class.code})

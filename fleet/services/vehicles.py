@@ -21,7 +21,7 @@ from fleet.models.vehicles import (
     vehicle_for_update,
 )
 from fleet.rules import lifecycles
-from fleet.services import events
+from fleet.services import audit, events
 
 _PRICED_BY = ("class_id", "branch_id", "daily_rate", "currency")
 
@@ -72,6 +72,7 @@ def register(actor: Actor, *, currency: str | None, **values: Any) -> Vehicle:
     _check_price(vehicle_class, daily_rate=values["daily_rate"], currency=values["currency"])
     vehicle: Vehicle = Vehicle.create(**values)
     events.of_vehicle("vehicle.registered", vehicle)
+    audit.record(actor, "vehicles.register", "vehicle", vehicle.id, after=values)
     return vehicle
 
 
@@ -88,6 +89,7 @@ def change(actor: Actor, vehicle_id: UUID, *, expected_version: int | None, chan
         priced = {name: changes.get(name, getattr(vehicle, name)) for name in _PRICED_BY}
         _branch(priced["branch_id"])
         _check_price(_class(priced["class_id"]), daily_rate=priced["daily_rate"], currency=priced["currency"])
+    audit.record_change(actor, "vehicles.change", "vehicle", vehicle, changes)
     vehicle.change(expected_version=expected_version, **changes)
     return vehicle
 
@@ -105,6 +107,7 @@ def change_status(actor: Actor, vehicle_id: UUID, *, status: str, expected_versi
         raise InvalidState("The vehicle was retired")
     if status in lifecycles.vehicle.final:
         _check_calendar_is_clear(vehicle)
+    audit.record_change(actor, "vehicles.change_status", "vehicle", vehicle, {"status": status})
     vehicle.change(status=status)
     events.of_vehicle("vehicle.status_changed", vehicle)
     return vehicle
@@ -121,10 +124,13 @@ def remove(actor: Actor, vehicle_id: UUID, *, expected_version: int | None) -> N
     _check_calendar_is_clear(vehicle)
     if not has_history(vehicle_id):
         vehicle.delete_instance()
+        audit.record(actor, "vehicles.remove", "vehicle", vehicle_id, before={"status": vehicle.status})
     elif vehicle.retired_at is None:
         status = "out_of_service" if vehicle.status == "in_service" else vehicle.status
         moved = status != vehicle.status
-        vehicle.change(retired_at=clock.now(), status=status)
+        retired: dict[str, Any] = {"retired_at": clock.now(), "status": status}
+        audit.record_change(actor, "vehicles.retire", "vehicle", vehicle, retired)
+        vehicle.change(**retired)
         if moved:
             events.of_vehicle("vehicle.status_changed", vehicle)
 

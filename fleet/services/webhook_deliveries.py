@@ -27,7 +27,7 @@ from fleet.outages import database_is_away
 from fleet.rules import lifecycles
 from fleet.rules import webhooks as rules
 from fleet.sealing import SealBroken
-from fleet.services import events, outbox, webhooks
+from fleet.services import audit, events, outbox, webhooks
 
 log = logging.getLogger("fleet.webhook_deliveries")
 
@@ -219,6 +219,7 @@ def _disable(endpoint_id: UUID, reason: str) -> str | None:
     # Without its address: whoever reads the stream need not know what other receivers are called.
     told = {"id": endpoint_id, "disabled_reason": reason, "disabled_at": row[0]}
     events.record("webhook_endpoint.disabled", "webhook_endpoint", endpoint_id, told)
+    audit.record("system:webhooks", "webhooks.disable", "webhook_endpoint", endpoint_id, after={"reason": reason})
     outbox.promise("notifications.webhook_disabled", "webhook_endpoint", endpoint_id)
     return reason
 
@@ -257,5 +258,6 @@ def redeliver(actor: Actor, delivery_id: UUID) -> dict[str, Any]:
         raise InvalidState("The endpoint is disabled; enable it first")
     if db.one(models.REDELIVER, {"id": delivery_id}) is None:
         raise InvalidState("Another request has just queued it")
+    audit.record(actor, "webhooks.redeliver", "webhook_delivery", delivery_id)
     return shown(actor, delivery_id)
 

@@ -1,8 +1,10 @@
 """Where events are sent: who is told, of what, at which address, signed with which secret."""
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from fleet import clock, config, sealing
@@ -17,11 +19,12 @@ from fleet.rules.events import TEST
 from fleet.rules.targets import TargetRefused, target_of
 from fleet.rules.webhooks import KEPT_AFTER_ROTATION, SECRET_BYTES, secret_text
 from fleet.sealing import SealBroken
-from fleet.services import events
+from fleet.services import audit, events
 
 # Every event is multiplied by these.
 MOST_ENDPOINTS = 50
 _LOOKUP_S = 1.0
+OBJECT = "webhook_endpoint"
 
 
 def listed(actor: Actor, *, after: UUID | None, limit: int) -> list[dict[str, Any]]:
@@ -58,6 +61,8 @@ def _create(actor: Actor, **values: Any) -> tuple[WebhookEndpoint, str]:
         id=endpoint_id, secret=_sealed(secret, endpoint_id), created_by=actor.user_id, **values
     )
     WebhookHealth.create(endpoint_id=endpoint_id)
+    about = {name: values[name] for name in ("url", "event_types", "enabled")}
+    audit.record(actor, "webhooks.create", OBJECT, endpoint_id, after=_told(about))
     return endpoint, secret_text(secret)
 
 
@@ -65,12 +70,14 @@ def change(actor: Actor, endpoint_id: UUID, *, expected_version: int | None, cha
     """Change where an endpoint is, what it is told, or whether. Raises NotFound, VersionConflict, Invalid."""
     if "url" in changes:
         check_url(changes["url"])
-    return _change(endpoint_id, expected_version, changes)
+    return _change(actor, endpoint_id, expected_version, changes)
 
 
 @atomic
-def _change(endpoint_id: UUID, expected_version: int | None, changes: dict[str, Any]) -> WebhookEndpoint:
+def _change(actor: Actor, endpoint_id: UUID, expected_version: int | None, changes: dict[str, Any]) -> WebhookEndpoint:
     endpoint = _standing(endpoint_id)
+    before = {name: getattr(endpoint, name) for name in changes}
+    audit.record(actor, "webhooks.change", OBJECT, endpoint_id, before=_told(before), after=_told(changes))
     begins_anew = {"url", "enabled"} & changes.keys()
     if changes.get("enabled") not in {None, endpoint.enabled}:
         changes = {**changes, **_switched(changes["enabled"])}
@@ -94,6 +101,7 @@ def remove(actor: Actor, endpoint_id: UUID, *, expected_version: int | None) -> 
         previous_secret_until=None,
         **_switched(False, reason="deleted"),
     )
+    audit.record(actor, "webhooks.remove", OBJECT, endpoint_id, before=_told({"url": endpoint.url}))
 
 
 @atomic
@@ -109,6 +117,8 @@ def rotate_secret(actor: Actor, endpoint_id: UUID, *, expected_version: int | No
         previous_secret=endpoint.secret,
         previous_secret_until=clock.now() + KEPT_AFTER_ROTATION,
     )
+    until = endpoint.previous_secret_until
+    audit.record(actor, "webhooks.rotate_secret", OBJECT, endpoint_id, after={"both_valid_until": until})
     return endpoint, secret_text(secret)
 
 
@@ -165,6 +175,11 @@ def _standing(endpoint_id: UUID) -> WebhookEndpoint:
     if found is None:
         raise NotFound()
     return found
+
+
+def _told(values: Mapping[str, Any]) -> dict[str, Any]:
+    """For the audit log. Of an address no more than its host: the path may be what lets one in."""
+    return {name: urlsplit(value).hostname if name == "url" else value for name, value in values.items()}
 
 
 def _switched(enabled: bool, *, reason: str = "by_hand") -> dict[str, Any]:

@@ -31,6 +31,8 @@ def test_the_password_comes_from_the_environment(cast: Cast, monkeypatch: pytest
     assert STRONG not in output
     assert user("boss@example.com") == (["admin"], None)
     assert sign_in(cast, "boss@example.com", STRONG) == 200
+    [(actor,)] = db.rows("SELECT actor FROM audit_event WHERE action = 'users.create'")
+    assert actor.startswith("cli:")
 
 
 def test_or_else_from_standard_input_with_its_spaces(cast: Cast) -> None:

@@ -207,6 +207,7 @@ class TestDeliveries:
         again = cast.admin.post(path)
         assert (again.status_code, again.json["status"], again.json["dead_at"]) == (200, "queued", None)
         assert cast.admin.post(path).json["code"] == "invalid_state"
+        assert db.one("SELECT object_id FROM audit_event WHERE action = 'webhooks.redeliver'") == (f"{found.id}",)
 
     def test_a_dead_one_of_a_disabled_endpoint_stays_dead(self, cast: Cast) -> None:
         path = create(cast).headers["Location"]

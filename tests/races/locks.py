@@ -125,6 +125,8 @@ LOCKS = {
     # Events
     "SEQUENCER": Race(f"{_EVENT}two_sequencers_do_not_place_the_same_event", "not one after the other"),
     "CLAIMING": Race(f"{_WEBHOOK}an_endpoint_that_fails_is_tried_by_one_relay_alone", "two at once"),
+    # The audit log
+    "SEALER": Race("tests/races/test_audit_meetings.py::test_two_sealers_do_not_seal_the_same_event", "sealed by both"),
     # Dead letters
     "letter_for_update": Race(f"{_LETTER}two_who_replay_a_letter_at_once_replay_it_once", "replayed twice"),
     "letters_for_update": Race(f"{_LETTER}two_who_replay_the_same_choice_share_it", "waited for the other"),

@@ -73,7 +73,7 @@ class TestRecording:
 class TestKeeping:
     @pytest.mark.parametrize(
         "sql",
-        ["UPDATE audit_event SET actor = 'cli:nobody'", "DELETE FROM audit_event", "TRUNCATE audit_event"],
+        ["UPDATE audit_event SET actor = 'cli:nobody'", "DELETE FROM audit_event", "TRUNCATE audit_event CASCADE"],
     )
     def test_what_is_in_the_log_stays_as_it_is(self, cast: Cast, sql: str) -> None:
         record()

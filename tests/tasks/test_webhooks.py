@@ -259,6 +259,8 @@ class TestEndpointsThatFail:
             [notice] = well.events
         assert (notice["aggregate_id"], notice["data"]["disabled_reason"]) == (made["id"], "failing")
         assert caplog.messages == ["webhook endpoint disabled"]
+        audited = db.rows("SELECT actor, object_id FROM audit_event WHERE action = 'webhooks.disable'")
+        assert audited == [("system:webhooks", made["id"])]
 
     def test_one_that_succeeds_now_and_then_stays_on(self, cast: Cast, told: Receiver) -> None:
         made = endpoint(cast, told)
