@@ -46,7 +46,7 @@ def drill(
     name: str,
     *,
     web_s: float = 5,
-    settled_s: float = 60,
+    settled_s: float = 120,
     calm: bool = False,
     slowest_s: float = 6,
     boots: int = 0,

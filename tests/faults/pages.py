@@ -26,9 +26,9 @@ def last_run() -> dict[str, Any]:
     return told
 
 
-def keep(commit: str, seed: int, drills: Sequence[Figures]) -> None:
-    """Keep a full run, and write the page anew."""
-    LAST_RUN.write_text(json.dumps({"commit": commit, "seed": seed, "drills": list(drills)}, indent=1) + "\n")
+def keep(commit: str, seed: int, drills: Sequence[Figures], *, note: str = "") -> None:
+    """Keep a full run, and write the page anew. `note` is what a reader of its figures has to know."""
+    LAST_RUN.write_text(json.dumps({"commit": commit, "seed": seed, "note": note, "drills": list(drills)}, indent=1) + "\n")
     PAGE.write_text(written(PAGE.read_text()))
 
 
@@ -66,7 +66,7 @@ def _drills() -> str:
 def _table() -> str:
     run = last_run()
     lines = [
-        f"Seed {run['seed']}, at {run['commit']}.",
+        f"Seed {run['seed']}, at {run['commit']}. {run['note']}".strip(),
         "",
         "| drill | faults | requests | 503 | cut | 5xx | lost | doubled | letters twice | slowest | web | all | verdict |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|",

@@ -217,6 +217,11 @@ class Stage:
         """How many promises, events, deliveries to open endpoints, payments and refunds have not come to their end."""
         return int(self.sql(_UNFINISHED)[0][0])
 
+    def waiting(self, queue: str) -> int:
+        """How many promises of a queue have not ended."""
+        waiting = "SELECT count(*) FROM outbox WHERE queue = %s AND confirmed_at IS NULL AND dead_at IS NULL"
+        return int(self.sql(waiting, (queue,))[0][0])
+
     def position(self) -> int:
         """Where the event stream ends."""
         return int(self.sql("SELECT coalesce(max(position), 0) FROM event")[0][0])

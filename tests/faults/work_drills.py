@@ -167,7 +167,7 @@ def backlog(scene: Scene) -> None:
     )
     scene.faults += 1
     deepest, started = 0, time.monotonic()
-    while scene.stage.unfinished() > count / 20 and time.monotonic() < started + 240:
+    while scene.stage.waiting("default") > count / 20 and time.monotonic() < started + 240:
         deepest = max(deepest, scene.stage.depth())
         time.sleep(0.3)
     scene.remarks.append(f"{count} in {time.monotonic() - started:.0f} s, depth at most {deepest}")
