@@ -104,15 +104,30 @@ def test_twenty_who_bring_a_used_refresh_token_are_one_breach(cast: Cast) -> Non
 # --- codes ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["code", "recovery code"])
-def test_twenty_uses_of_one_code_open_one_session(cast: Cast, postman: Postman, kind: str) -> None:
+@pytest.fixture
+def wide_desk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those who stand in one line at the desk would not meet; those of two processes do."""
+    monkeypatch.setattr(passwords, "AT_ONCE", 20)
+    monkeypatch.setattr(passwords, "desk", passwords.Desk(threads=40))
+
+
+@pytest.mark.usefixtures("wide_desk")
+@pytest.mark.parametrize(
+    ("kind", "point"), [("code", 'UPDATE "second_factor"'), ("recovery code", 'UPDATE "recovery_code"')]
+)
+def test_of_two_uses_of_one_code_at_once_one_opens_a_session(cast: Cast, meet: Meeting, kind: str, point: str) -> None:
     telephone, codes = enrolled(cast.agent)
     code = telephone.code() if kind == "code" else codes[0]
-    # A desk for each: whoever stands in one line would not meet.
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(passwords, "AT_ONCE", 20)
-        patch.setattr(passwords, "desk", passwords.Desk(threads=40))
-        answers = together(20, lambda _: login(cast.agent, totp=code))
+    one, other = meet(lambda: login(cast.agent, totp=code), lambda: login(cast.agent, totp=code), before=point)
+    assert (one.said, other.said) == ((401, "invalid_credentials"), (200, None))
+
+
+@pytest.mark.usefixtures("wide_desk")
+@pytest.mark.parametrize("kind", ["code", "recovery code"])
+def test_twenty_uses_of_one_code_open_one_session(cast: Cast, kind: str) -> None:
+    telephone, codes = enrolled(cast.agent)
+    code = telephone.code() if kind == "code" else codes[0]
+    answers = together(20, lambda _: login(cast.agent, totp=code))
     assert sorted(answer.status_code for answer in answers) == [200] + [401] * 19
 
 
@@ -133,6 +148,7 @@ def test_codes_that_are_renewed_while_their_factor_is_removed_go_with_it(cast: C
     renewed, removed = meet(
         lambda: cast.agent.post("/v1/auth/second-factor/recovery-codes", body),
         lambda: cast.admin.delete(f"/v1/users/{cast.agent.user_id}/second-factor"),
+        before='INSERT INTO "recovery_code"',
     )
     assert (renewed.said, removed.said) == ((200, None), (204, None))
     assert removed.waited
