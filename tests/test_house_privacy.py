@@ -29,6 +29,7 @@ SWEPT = {
     "idempotency_record": timedelta(hours=KEPT_HOURS),
     "user_session": retention.SESSIONS_KEPT,
     "refresh_token": SESSION_LIFETIME,
+    "account_token": retention.ACCOUNT_TOKENS_KEPT,
     "login_throttle": HEALS_AFTER,
     "webhook_delivery": retention.DELIVERIES_KEPT,
     "event": retention.EVENTS_KEPT,

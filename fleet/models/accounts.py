@@ -38,6 +38,11 @@ class SecondFactor(Model):
     failures = peewee.IntegerField(default=0)
 
 
+def about_factor(user_id: UUID) -> bytes:
+    """What the seal of a user's secret is bound to: in another's row it cannot be opened."""
+    return b"second factor" + user_id.bytes
+
+
 class RecoveryCode(Model):
     """A code that stands once for a telephone that was lost, stored as its digest."""
 

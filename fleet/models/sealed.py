@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from fleet.db import db
+from fleet.models.accounts import about_factor
 
 
 @dataclass(frozen=True)
@@ -17,9 +18,10 @@ class Sealed:
     about: Callable[[UUID], bytes]
 
 
-SEALED = tuple(
-    Sealed("webhook_endpoint", column, key="id", about=lambda endpoint_id: endpoint_id.bytes)
-    for column in ("secret", "previous_secret")
+SEALED = (
+    Sealed("webhook_endpoint", "secret", key="id", about=lambda endpoint_id: endpoint_id.bytes),
+    Sealed("webhook_endpoint", "previous_secret", key="id", about=lambda endpoint_id: endpoint_id.bytes),
+    Sealed("second_factor", "secret", key="user_id", about=about_factor),
 )
 
 

@@ -90,7 +90,7 @@ TABLES: dict[str, Table] = {
     ),
     "user_account": Table(
         since="until the person is erased",
-        internal=f"id roles deactivated_at {_VERSIONED}",
+        internal=f"id roles deactivated_at email_verified_at {_VERSIONED}",
         hidden="password_hash",
         people=_erased("account", "email", "first_name", "last_name", "phone"),
     ),
@@ -113,6 +113,18 @@ TABLES: dict[str, Table] = {
     "refresh_token": Table(
         kept=timedelta(days=30), since="its issue", internal="session_id issued_at used_at", hidden="token_hash"
     ),
+    "account_token": Table(
+        kept=timedelta(days=1),
+        since="its end or expiry",
+        internal="user_id purpose promise_id created_at expires_at ended_at",
+        hidden="token_hash",
+    ),
+    "second_factor": Table(
+        since="until its user or an admin removes it",
+        internal="user_id created_at confirmed_at last_step failures",
+        sealed="secret",
+    ),
+    "recovery_code": Table(since="as long as its second factor", internal="user_id used_at", hidden="code_hash"),
     "login_throttle": Table(
         kept=timedelta(minutes=15),
         since="the last failure",
@@ -198,6 +210,9 @@ TABLES: dict[str, Table] = {
         internal="id at actor action object_type object_id before after request_id",
         people={"address": Held("", Fate.KEPT, "who did what from where; nothing may change it, so that it can be believed")},
     ),
+    "audit_seal": Table(internal="position event_id key_id previous hash"),
+    "audit_anchor": Table(internal="position key_id hash mac made_at"),
+    "audit_unsealed": Table(since="until it is sealed", internal="event_id"),
     "outbox": Table(
         kept=timedelta(days=7),
         since="its confirmation (180 days where somebody discarded it)",

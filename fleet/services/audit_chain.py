@@ -129,7 +129,7 @@ def verify(*, expected_head: bytes | None = None) -> Proof:
     written anew. Not to be asked while retention removes what is old.
     """
     settings = config.current()
-    keys = rules.keys_of([settings.secret_key, *settings.audit_previous_secrets])
+    keys = rules.keys_of([settings.secret_key, *settings.secret_key_previous, *settings.audit_previous_secrets])
     walk = _Walk(keys, expected_head)
     with patience(_PATIENCE_S):
         # Drawn from one after the other, so that what no seal holds is looked for after the last seal was read.

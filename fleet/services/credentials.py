@@ -14,7 +14,14 @@ from fleet.auth import secret_hash
 from fleet.db import atomic
 from fleet.errors import Unauthenticated
 from fleet.models.access import User
-from fleet.models.accounts import SecondFactor, count_wrong_code, factor_of, take_recovery_code, take_step
+from fleet.models.accounts import (
+    SecondFactor,
+    about_factor,
+    count_wrong_code,
+    factor_of,
+    take_recovery_code,
+    take_step,
+)
 from fleet.rules import totp
 from fleet.sealing import SealBroken
 from fleet.services import audit, outbox, throttle
@@ -79,8 +86,11 @@ def _user_of(email: str, password: str, rests: bool) -> User | None:
 
 def step_of_code(factor: SecondFactor, code: str) -> int | None:
     """The step whose code this is, if it is later than the last one that was taken. None too when the secret cannot be read."""
+    settings, about = config.current(), about_factor(factor.user_id)
     try:
-        secret = sealing.unseal(bytes(factor.secret), about=_about(factor.user_id), secret_key=config.current().secret_key)
+        secret = sealing.unseal(
+            bytes(factor.secret), about=about, secret_key=settings.secret_key, previous=settings.secret_key_previous
+        )
     except SealBroken:
         log.error("a second factor cannot be read", extra={"user_id": factor.user_id})
         return None
@@ -89,17 +99,12 @@ def step_of_code(factor: SecondFactor, code: str) -> int | None:
 
 def sealed_secret(user_id: UUID, secret: bytes) -> bytes:
     """A factor's secret as it is stored: it opens for this user alone."""
-    return sealing.seal(secret, about=_about(user_id), secret_key=config.current().secret_key)
+    return sealing.seal(secret, about=about_factor(user_id), secret_key=config.current().secret_key)
 
 
 def recovery_code_hash(code: str) -> bytes:
     """What is stored of a recovery code, however it was typed: 80 bits of its own, so a plain digest suffices."""
     return secret_hash(code.upper().replace("-", "").replace(" ", ""))
-
-
-def _about(user_id: UUID) -> bytes:
-    return b"second factor" + user_id.bytes
-
 
 def _factor_passes(user_id: UUID, code: str | None) -> bool:
     factor = factor_of(user_id)
