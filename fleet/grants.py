@@ -24,8 +24,9 @@ READ = {"audit_anchor", "lifecycle_transition", "schema_migration", "tax_code"}
 CHANGED_IN = {"fiscal_period": "closed_at"}
 # Where rows go when their time is over, or when nothing refers to them.
 DELETED_FROM = {
-    "account_token", "audit_unsealed", "branch", "event", "idempotency_record", "inbox", "login_throttle", "notification_preference",
-    "outbox", "process_report", "recovery_code", "refresh_token", "second_factor", "user_session", "vehicle", "vehicle_class", "webhook_delivery",
+    "account_token", "audit_unsealed", "branch", "event", "idempotency_record", "inbox", "login_throttle",
+    "notification_preference", "outbox", "process_report", "recovery_code", "refresh_token", "second_factor", "user_session",
+    "vehicle", "vehicle_class", "webhook_delivery",
 }  # fmt: skip
 
 REPORTED = {

@@ -57,6 +57,13 @@ AUDITED = {
     "circuit_breakers.force_closed": "circuit_breakers.close",
     "circuit_breakers.release": "circuit_breakers.release",
     "cache.flush": "cache.flush",
+    "access.change_password": "password.changed",
+    "recovery.reset": "password.reset",
+    "sessions.end_of_user": "sessions.end",
+    "second_factors.confirm": "second_factor.enabled",
+    "second_factors.renew_recovery_codes": "second_factor.recovery_codes_renewed",
+    "second_factors.disable": "second_factor.removed",
+    "second_factors.remove": "second_factor.removed",
 }
 ONES_OWN = "somebody's own account or choice, no act over others"
 BUSINESS = "daily business: the row says who and when, and an event of the stream tells it"
@@ -64,8 +71,13 @@ NOT_AUDITED = {
     "access.login": ONES_OWN,
     "access.refresh": ONES_OWN,
     "access.logout": ONES_OWN,
-    "access.change_password": ONES_OWN,
     "users.register": ONES_OWN,
+    "recovery.ask_for_reset": ONES_OWN,
+    "recovery.ask_for_verification": ONES_OWN,
+    "recovery.verify": ONES_OWN,
+    "second_factors.enrol": "nothing holds before it is confirmed",
+    "sessions.end": ONES_OWN,
+    "sessions.end_others": ONES_OWN,
     "notifications.choose": ONES_OWN,
     "notifications.unsubscribe": ONES_OWN,
     "people.create": "daily business: a renter is taken in, or takes themselves in",
@@ -315,6 +327,8 @@ DEEDS: dict[str, Callable[[Cast], Done]] = {
 TESTED_ELSEWHERE = {
     "refunds.approve", "refunds.reject", "webhooks.redeliver", "dead_letters.replay", "dead_letters.discard",
     "circuit_breakers.open", "circuit_breakers.close", "circuit_breakers.release", "cache.flush",
+    "password.changed", "password.reset", "sessions.end", "second_factor.enabled", "second_factor.recovery_codes_renewed",
+    "second_factor.removed",
 }  # fmt: skip
 
 
