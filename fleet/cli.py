@@ -14,7 +14,7 @@ from flask import Flask, current_app
 from flask.cli import AppGroup, with_appcontext
 from playhouse.migrations import Runner
 
-from fleet import cli_audit, cli_dead_letters, cli_secrets, demo, problems
+from fleet import cli_audit, cli_dead_letters, cli_secrets, demo, grants, problems
 from fleet.cli_operator import operator
 from fleet.config import DEMO_PASSWORD
 from fleet.db import connect_as_owner, db
@@ -62,7 +62,7 @@ def status() -> None:
 
 
 def migrate() -> list[str]:
-    """Apply what is missing, one transaction a migration, and return the names.
+    """Apply what is missing, one transaction a migration, and return the names; then give the lesser roles what they may do.
 
     Raises peewee.OperationalError when a table is in use by one transaction for longer than all tries together.
     """
@@ -75,6 +75,7 @@ def migrate() -> list[str]:
         db.execute_sql(f"SET lock_timeout = '{MIGRATION_LOCK_TIMEOUT_S}s'")
         pending = [migration.name for migration in _runner().status() if not migration.applied]
         _apply_all()
+        grants.apply(current_app.extensions["fleet"].settings)
     finally:
         db.one("SELECT pg_advisory_unlock(%s)", (MIGRATION_LOCK,))
     return pending
@@ -164,7 +165,7 @@ def seed_demo(if_empty: bool) -> None:
             click.echo("the demo's data is there already")
             return
         raise click.ClickException("the database is not empty")
-    _be_patient()
+    _connect_as_owner()
     counts = demo.seed(os.environ.get("FLEET_ADMIN_PASSWORD") or DEMO_PASSWORD, progress=_with_bar)
     click.echo("seeded " + ", ".join(f"{count} {table}" for table, count in counts.items()))
 
@@ -172,9 +173,3 @@ def seed_demo(if_empty: bool) -> None:
 def _with_bar(items: Sequence[Any], label: str) -> Iterator[Any]:
     with click.progressbar(items, label=f"{label:<18}") as bar:
         yield from bar
-
-
-def _be_patient() -> None:
-    """No statement timeout: a long job is not a request that somebody waits for."""
-    db.close()
-    db.configure(current_app.extensions["fleet"].settings, statement_timeout_ms=0)

@@ -51,7 +51,8 @@ def environment(databases: Databases, tmp_path_factory: pytest.TempPathFactory) 
     return {
         "FLEET_ENV": "test",
         "SECRET_KEY": "a-secret-key-of-the-tests-0123456789",
-        "DATABASE_URL": databases.database_url,
+        "DATABASE_URL": databases.runtime_url,
+        "DATABASE_MIGRATION_URL": databases.database_url,
         "REDIS_URL": databases.redis_url,
         "RATELIMIT_AUTH_STRICT": "1000 per second",
         "RATELIMIT_PUBLIC": "100000 per second",
@@ -67,8 +68,9 @@ def environment(databases: Databases, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="session")
-def settings(environment: dict[str, str]) -> Settings:
-    return Settings.load(environment)
+def settings(environment: dict[str, str], databases: Databases) -> Settings:
+    """Of the tests' own process, which is the owner of the tables: it breaks by hand what the service cannot."""
+    return Settings.load({**environment, "DATABASE_URL": databases.database_url})
 
 
 @pytest.fixture(scope="session")

@@ -35,6 +35,7 @@ RANKS = {
     "fleet.blueprints": 5,
     "fleet.demo": 5,
     "fleet.cli": 6,
+    "fleet.grants": 2,
     "fleet.cli_dead_letters": 6,
     "fleet.cli_audit": 6,
     "fleet.cli_operator": 6,

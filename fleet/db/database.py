@@ -1,6 +1,7 @@
 """The service's PostgreSQL: what is sent, what travels along with it, and what is sent again."""
 
 import functools
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +16,8 @@ from fleet.db.statements import Statement, prepared_form
 from fleet.db.wire import SHOWN_INSTANT, Connection, NoAnswer, budget, each_within, within
 from fleet.errors import Unavailable
 from fleet.outages import ConnectGuard, sqlstate
+
+log = logging.getLogger("fleet.db")
 
 R = TypeVar("R")
 Row = tuple[Any, ...]
@@ -304,16 +307,25 @@ def connect_as_owner(settings: Settings) -> None:
     db.configure(settings, url=settings.database_migration_url, statement_timeout_ms=0)
 
 
+_STANDING = """
+SELECT rolsuper, EXISTS (SELECT 1 FROM pg_class c WHERE c.oid = to_regclass('public.audit_event') AND c.relowner = r.oid)
+FROM pg_roles r WHERE rolname = current_user
+"""
+
+
 def refuse_superuser() -> None:
     """Raises ConfigError when the service's role is a superuser, whom no grant and no trigger of the books would stop.
 
-    A database that does not answer yet refuses nothing: the readiness probe tells of it.
+    One that owns the tables is only told of: some platforms give no other, and the triggers stop its slips. A database that
+    does not answer yet refuses nothing: the readiness probe tells of it.
     """
     try:
-        row = db.one("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
+        row = db.one(_STANDING)
     except (peewee.OperationalError, peewee.InterfaceError):
         return
     finally:
         db.close()
     if row is not None and row[0]:
         raise ConfigError("refusing to start: DATABASE_URL is a superuser's")
+    if row is not None and row[1]:
+        log.warning("the service owns its tables: give it a role of its own, see docs/deploy.md")

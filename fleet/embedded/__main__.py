@@ -48,7 +48,7 @@ def main() -> int:
 
 def environment(directory: Path, running: Databases) -> dict[str, str]:
     """What the processes get: our own environment, with the databases and the secrets of `directory` over it."""
-    elsewhere = {"BROKER_URL", "DATABASE_MIGRATION_URL", "DATABASE_REPLICA_URL"}
+    elsewhere = {"BROKER_URL", "DATABASE_REPLICA_URL"}
     metrics = directory / "metrics"
     shutil.rmtree(metrics, ignore_errors=True)
     metrics.mkdir()
@@ -62,7 +62,8 @@ def environment(directory: Path, running: Databases) -> dict[str, str]:
         # Whoever tries the demo signs in as everybody, one after the other.
         "RATELIMIT_AUTH_STRICT": os.environ.get("RATELIMIT_AUTH_STRICT") or "60 per minute",
         "SECRET_KEY": kept(directory / "secret_key", secrets.token_urlsafe(48)),
-        "DATABASE_URL": running.database_url,
+        "DATABASE_URL": running.runtime_url,
+        "DATABASE_MIGRATION_URL": running.database_url,
         "REDIS_URL": running.redis_url,
         # The admin keeps the password of the first start, so that we do not print another one later.
         "FLEET_ADMIN_PASSWORD": kept(directory / "admin_password", password),

@@ -27,6 +27,16 @@ class Databases:
         return self.postgres.url
 
     @property
+    def runtime_url(self) -> str:
+        """Connects as the role that the service runs as: it owns nothing, and may do what `fleet.grants` says."""
+        return self.postgres.runtime_url
+
+    @property
+    def report_url(self) -> str:
+        """Connects as the role that reads, without secrets."""
+        return self.postgres.report_url
+
+    @property
     def superuser_url(self) -> str:
         """Connects to the same database as the superuser."""
         return self.postgres.superuser_url

@@ -17,6 +17,8 @@ from fleet.embedded.ownership import MARK, is_living
 from fleet.embedded.server import HOST, Server, StartFailed, kept
 
 SUPERUSER = "postgres"
+ROLES = Path(__file__).parents[2] / "deploy" / "roles.sql"
+_PASSWORDS = ("PGPASSWORD", "FLEET_RUNTIME_PASSWORD", "FLEET_REPORT_PASSWORD")
 ENSURE_DATABASE = r"""
 \getenv password PGPASSWORD
 SELECT format('CREATE ROLE fleet LOGIN PASSWORD %L', :'password')
@@ -27,7 +29,10 @@ SELECT 'CREATE DATABASE fleet OWNER fleet'
 
 
 class Postgres(Server):
-    """PostgreSQL with a database `fleet` that belongs to a role `fleet`, who is no superuser, as on a rented server."""
+    """PostgreSQL with a database `fleet` that belongs to a role `fleet`, who is no superuser, as on a rented server.
+
+    Beside the owner there are the roles that the service and its reports run as, of `deploy/roles.sql`.
+    """
 
     stop_signal = SIGINT  # on TERM it would wait for its clients to leave
 
@@ -40,6 +45,16 @@ class Postgres(Server):
     def url(self) -> str:
         """Connects as the owner of the database."""
         return f"postgresql://fleet:{self.password}@{HOST}:{self.port}/fleet"
+
+    @property
+    def runtime_url(self) -> str:
+        """Connects as the role that the service runs as."""
+        return f"postgresql://fleet_runtime:{self.password}@{HOST}:{self.port}/fleet"
+
+    @property
+    def report_url(self) -> str:
+        """Connects as the role that only reads."""
+        return f"postgresql://fleet_report:{self.password}@{HOST}:{self.port}/fleet"
 
     @property
     def superuser_url(self) -> str:
@@ -111,13 +126,13 @@ class Postgres(Server):
 
     def _ensure_database(self) -> None:
         options = ["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", f"--host={HOST}", f"--port={self.port}"]
-        self._run("psql", *options, f"--username={SUPERUSER}", "--dbname=postgres", typed=ENSURE_DATABASE)
+        self._run("psql", *options, f"--username={SUPERUSER}", "--dbname=postgres", typed=ENSURE_DATABASE + ROLES.read_text())
 
     def _run(self, program: str, *options: str, typed: str = "") -> None:
         done = subprocess.run(
             [_postgres_program(program), *options],
             input=typed,
-            env={**self.environment, "PGPASSWORD": self.password},
+            env=self.environment | dict.fromkeys(_PASSWORDS, self.password),
             capture_output=True,
             text=True,
             check=False,

@@ -25,13 +25,6 @@ AUDITED = {
     "users.change": "users.change",
     "users.set_roles": "users.set_roles",
     "users.deactivate": "users.deactivate",
-    "access.change_password": "password.changed",
-    "recovery.reset": "password.reset",
-    "second_factors.confirm": "second_factor.enabled",
-    "second_factors.renew_recovery_codes": "second_factor.recovery_codes_renewed",
-    "second_factors.disable": "second_factor.removed",
-    "second_factors.remove": "second_factor.removed",
-    "sessions.end_of_user": "sessions.end",
     "api_keys.create": "api_keys.create",
     "api_keys.revoke": "api_keys.revoke",
     "branches.create": "branches.open",
@@ -64,6 +57,13 @@ AUDITED = {
     "circuit_breakers.force_closed": "circuit_breakers.close",
     "circuit_breakers.release": "circuit_breakers.release",
     "cache.flush": "cache.flush",
+    "access.change_password": "password.changed",
+    "recovery.reset": "password.reset",
+    "sessions.end_of_user": "sessions.end",
+    "second_factors.confirm": "second_factor.enabled",
+    "second_factors.renew_recovery_codes": "second_factor.recovery_codes_renewed",
+    "second_factors.disable": "second_factor.removed",
+    "second_factors.remove": "second_factor.removed",
 }
 ONES_OWN = "somebody's own account or choice, no act over others"
 BUSINESS = "daily business: the row says who and when, and an event of the stream tells it"
@@ -75,7 +75,7 @@ NOT_AUDITED = {
     "recovery.ask_for_reset": ONES_OWN,
     "recovery.ask_for_verification": ONES_OWN,
     "recovery.verify": ONES_OWN,
-    "second_factors.enrol": "nothing is asked for before a code has confirmed it",
+    "second_factors.enrol": "nothing holds before it is confirmed",
     "sessions.end": ONES_OWN,
     "sessions.end_others": ONES_OWN,
     "notifications.choose": ONES_OWN,
@@ -327,6 +327,8 @@ DEEDS: dict[str, Callable[[Cast], Done]] = {
 TESTED_ELSEWHERE = {
     "refunds.approve", "refunds.reject", "webhooks.redeliver", "dead_letters.replay", "dead_letters.discard",
     "circuit_breakers.open", "circuit_breakers.close", "circuit_breakers.release", "cache.flush",
+    "password.changed", "password.reset", "sessions.end", "second_factor.enabled", "second_factor.recovery_codes_renewed",
+    "second_factor.removed",
 }  # fmt: skip
 
 

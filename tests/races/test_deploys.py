@@ -26,7 +26,7 @@ class Deployed:
 
     def __init__(self, url: str, environment: dict[str, str]) -> None:
         self.url = url
-        self._environment = {**os.environ, **environment, "DATABASE_URL": url}
+        self._environment = {**os.environ, **environment, "DATABASE_URL": url, "DATABASE_MIGRATION_URL": url}
 
     def begin_upgrade(self) -> subprocess.Popen[str]:
         return subprocess.Popen(
