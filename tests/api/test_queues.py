@@ -308,9 +308,13 @@ class TestGauges:
         assert labels == {"AError": 2, "BError": 2, "Other": 2}
 
     def test_one_look_serves_all_who_come_soon_after(self, cast: Cast, statements: list[str]) -> None:
+        def looked() -> int:
+            # What operators said of breakers is one row at most for each, read at every scrape.
+            return sum("breaker_control" not in statement for statement in statements)
+
         scraped(cast)
-        cost = len(statements)
+        cost = looked()
         assert 0 < cost < 15
         for _ in range(5):
             scraped(cast)
-        assert len(statements) == cost
+        assert looked() == cost
