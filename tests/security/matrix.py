@@ -1,9 +1,9 @@
 """Who may do what to whose: one row for each operation and object, a status for each role. tests/security/test_matrix.py asks.
 
-The object is `own` (the caller's where a customer calls, some customer's where staff do; of API keys: the caller's), `foreign`
-(another's), `any` (it is nobody's in particular), `unknown` (there is none), or `-` where the path names none. The last
-column is a caller without credentials. The statuses are written down here and not taken from `fleet.auth`: who changes what a
-role may do changes them here too. What each operation is asked with stands in tests/security/matrix_scenes.py.
+The object is `own` (the caller's where a customer calls, some customer's where staff do; of API keys and sessions: the
+caller's), `foreign` (another's), `any` (it is nobody's in particular), `unknown` (there is none), or `-` where the path names
+none. The last column is a caller without credentials. The statuses are written down here and not taken from `fleet.auth`: who
+changes what a role may do changes them here too. What each operation is asked with stands in tests/security/matrix_scenes.py.
 """
 
 from collections.abc import Iterator
@@ -175,6 +175,13 @@ payments_show_refund                unknown  404 404 404 403 404 403 404 401
 
 queues_show                         -        200 200 403 403 403 403 403 401
 
+recovery_ask_for_reset              -        202 202 202 202 202 202 202 202
+recovery_ask_for_verification       -        202 202 202 202 202 202 202 401
+recovery_reset                      -        204 204 204 204 204 204 204 204
+recovery_reset_page                 -        200 200 200 200 200 200 200 200
+recovery_verification_page          -        200 200 200 200 200 200 200 200
+recovery_verify                     -        204 204 204 204 204 204 204 204
+
 rentals_activate                    own      200 200 200 403 403 403 403 401
 rentals_activate                    foreign  200 200 200 403 403 403 403 401
 rentals_activate                    unknown  404 404 404 403 403 403 403 401
@@ -205,6 +212,22 @@ rentals_reserve                     foreign  201 201 201 403 403 403 422 401
 rentals_show                        own      200 200 200 403 200 403 200 401
 rentals_show                        foreign  200 200 200 403 200 403 404 401
 rentals_show                        unknown  404 404 404 403 404 403 404 401
+
+second_factors_confirm              -        200 200 200 200 200 200 403 401
+second_factors_disable              -        204 204 204 204 204 204 409 401
+second_factors_enrol                -        201 201 201 201 201 201 403 401
+second_factors_remove               any      204 403 403 403 403 403 403 401
+second_factors_remove               unknown  404 403 403 403 403 403 403 401
+second_factors_renew_recovery_codes -        200 200 200 200 200 200 409 401
+second_factors_show                 -        200 200 200 200 200 200 200 401
+
+sessions_end                        own      204 204 204 204 204 204 204 401
+sessions_end                        foreign  404 404 404 404 404 404 404 401
+sessions_end                        unknown  404 404 404 404 404 404 404 401
+sessions_end_of_user                any      204 403 403 403 403 403 403 401
+sessions_end_of_user                unknown  404 403 403 403 403 403 403 401
+sessions_end_others                 -        204 204 204 204 204 204 204 401
+sessions_index                      -        200 200 200 200 200 200 200 401
 
 users_change                        any      200 403 403 403 403 403 403 401
 users_change                        unknown  404 403 403 403 403 403 403 401

@@ -6,6 +6,7 @@ succeed, so that one call does not use up what the next one needs.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import partial
 from itertools import count
 from typing import Any
@@ -16,6 +17,7 @@ from fleet import auth, breakers, clock
 from fleet.db import db
 from fleet.rules import unsubscribing
 from fleet.services import events, preferences
+from tests.accounts import Telephone, enrolled
 from tests.books import SCRATCH, issued, posted
 from tests.cast import PASSWORD, Cast, Person, at, insert, iso
 from tests.money import given_back, id_of, paid, wish
@@ -139,6 +141,50 @@ def _api_key(stage: Stage) -> Ask:
         key_hash=number.to_bytes(32, "big"), permissions=["branches.read"],
     )  # fmt: skip
     return Ask({"key_id": key_id})
+
+
+def _session(stage: Stage) -> Ask:
+    """One beside the session that they ask in."""
+    return Ask({"session_id": insert("user_session", user_id=stage.owner.user_id, expires_at=at(30))})
+
+
+def _spare(stage: Stage) -> Person:
+    """Somebody of the caller's role; of staff where a customer calls, who can have no second factor."""
+    staff = [role for role in stage.caller.roles if role != "customer"]
+    return stage.cast.person(*staff or ["driver"])
+
+
+def _ask_for_verification(stage: Stage) -> Ask:
+    return Ask(by=stage.cast.person(*stage.caller.roles))
+
+
+def _account_token(stage: Stage, *, purpose: str, **body: Any) -> Ask:
+    """What a letter brought somebody."""
+    token, now = auth.new_secret(), clock.now()
+    bearer = stage.cast.person("driver").user_id
+    row = (auth.secret_hash(token), bearer, purpose, clock.new_id(), now, now + timedelta(minutes=9))
+    columns = "token_hash, user_id, purpose, promise_id, created_at, expires_at"
+    db.execute_sql(f"INSERT INTO account_token ({columns}) VALUES (%s, %s, %s, %s, %s, %s)", row)
+    return Ask(body={"token": token, **body})
+
+
+def _confirm_factor(stage: Stage) -> Ask:
+    by = _spare(stage)
+    begun = by.post("/v1/auth/second-factor", {"current_password": PASSWORD})
+    return Ask(body={"totp": Telephone(begun.json["secret"]).code()}, by=by)
+
+
+def _factor(stage: Stage) -> Ask:
+    """One that is in force, and what it takes to be rid of it."""
+    by = _spare(stage)
+    telephone, _ = enrolled(by)
+    return Ask(body={"current_password": PASSWORD, "totp": telephone.code()}, by=by)
+
+
+def _factor_of_user(stage: Stage) -> Ask:
+    user = stage.cast.person("driver")
+    enrolled(user)
+    return Ask({"user_id": user.user_id})
 
 
 def _unsubscribe(stage: Stage) -> Ask:
@@ -266,6 +312,10 @@ SCENES: dict[str, Scene] = {
     "payments_request_refund": partial(_payment, body={"amount": 5}),
     "payments_show": _payment,
     "payments_show_refund": _refund,
+    "recovery_ask_for_reset": lambda stage: Ask(body={"email": stage.cast.ben.email}),
+    "recovery_ask_for_verification": _ask_for_verification,
+    "recovery_reset": partial(_account_token, purpose="password_reset", new_password="another horse battery staple"),
+    "recovery_verify": partial(_account_token, purpose="email_verification"),
     "rentals_activate": partial(_rental, begun, body={"start_odometer_km": 1000}),
     "rentals_add_charge": partial(_rental, out, body={"type": "toll", "description": "Bridge", "amount": 185}),
     "rentals_cancel": partial(_rental, reserved, body={}),
@@ -276,6 +326,14 @@ SCENES: dict[str, Scene] = {
     "rentals_no_show": partial(_rental, begun),
     "rentals_reserve": _reserve,
     "rentals_show": partial(_rental, reserved),
+    "second_factors_confirm": _confirm_factor,
+    "second_factors_disable": _factor,
+    "second_factors_enrol": lambda stage: Ask(body={"current_password": PASSWORD}, by=_spare(stage)),
+    "second_factors_remove": _factor_of_user,
+    "second_factors_renew_recovery_codes": _factor,
+    "sessions_end": _session,
+    "sessions_end_of_user": _user,
+    "sessions_end_others": lambda stage: Ask(by=stage.cast.person(*stage.caller.roles)),
     "users_change": partial(_user, body={"first_name": "Renamed"}),
     "users_create": lambda stage: Ask(body={**_person(), "password": PASSWORD, "roles": ["driver"]}),
     "users_deactivate": _user,

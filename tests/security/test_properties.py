@@ -42,6 +42,7 @@ SHOWN = {
     ("TokensView", "access_token"): "at the sign-in",
     ("TokensView", "refresh_token"): "at the sign-in",
     ("PaymentBegun", "client_secret"): "to who pays",
+    ("NewSecondFactorView", "secret"): "at its creation",
     ("TokensView", "token_type"): "the word Bearer",
     ("WebhookEndpointView", "previous_secret_until"): "a time",
     ("NewWebhookEndpointView", "previous_secret_until"): "a time",

@@ -16,5 +16,5 @@ def test_bytes_that_are_no_message_end_one_worker_and_no_work(broker, processes_
     with running(WORKER, processes_environment, tmp_path / "one.log") as worker:
         await_(lambda: worker.poll() is not None)
     assert worker.returncode != 0, "whoever supervises it starts another one"
-    with running(WORKER, processes_environment, tmp_path / "other.log"), running(RELAY, processes_environment, tmp_path / "r.log"):
+    with running(WORKER, processes_environment, tmp_path / "2.log"), running(RELAY, processes_environment, tmp_path / "r.log"):
         await_(lambda: state(promise) == "confirmed")
