@@ -11,10 +11,10 @@ PYTHON3 ?= $(shell for python in python3 python3.11 python3.12 python3.13 python
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types bench faults audit sbom lock clean
+.PHONY: help run test lint types bench faults fuzz checklist audit sbom lock clean
 
 help:  ## Show what there is to make
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/.dev  ## Start everything, with demo data, under one Ctrl-C
 	@$(PYTHON) -m fleet.embedded
@@ -30,6 +30,12 @@ types: $(VENV)/.dev  ## Check the types
 
 bench: $(VENV)/.bench  ## Measure against the limits of the machine, as ratios
 	@$(PYTHON) -m tests.load.bench $(ARGS)
+
+fuzz: $(VENV)/.dev  ## Send generated input as every role, more and other than the tests do (FUZZ_EXAMPLES=200)
+	@FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-50} $(PYTHON) -m pytest -n $(TEST_PROCESSES) tests/security/test_schemathesis.py tests/security/test_fuzz.py $(ARGS)
+
+checklist: $(VENV)/.dev  ## Run the tests of the security controls, and write docs/security/owasp-checklist.md from what came of it
+	@$(PYTHON) -m tests.security.checklist $(ARGS)
 
 faults: $(VENV)/.dev  ## Break the real processes, and prove after each fault that nothing is lost or doubled
 	@$(PYTHON) -m tests.faults.run $(ARGS)

@@ -248,6 +248,7 @@ class Settings:
         "RELAY_QUEUE_LIMITS", _queue_limits, ",".join(f"{queue}={limit}" for queue, limit in QUEUES.items())
     )
     worker_stuck_after_s: int = _setting("WORKER_STUCK_AFTER_S", _positive, 60)
+    max_open_holds: int = _setting("MAX_OPEN_HOLDS", _whole, 5)
     no_show_after_hours: int = _setting("NO_SHOW_AFTER_HOURS", _positive, 24)
     smtp_url: str = _setting("SMTP_URL", _url("smtp", "smtps"), "")
     mail_from: str = _setting("FLEET_MAIL_FROM", _text, "Fleet <no-reply@fleet.invalid>")

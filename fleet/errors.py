@@ -14,6 +14,7 @@ FleetError
 │   ├── InvalidState        invalid_state
 │   ├── RentalOverlap       rental_overlap
 │   ├── NoVehicleAvailable  no_vehicle_available
+│   ├── TooManyHolds        too_many_holds
 │   └── OdometerOutOfSequence odometer_out_of_sequence
 ├── LengthRequired 411      length_required
 ├── VersionConflict 412     version_conflict
@@ -125,6 +126,10 @@ class RentalOverlap(Conflict):
 
 class NoVehicleAvailable(Conflict):
     code, title = "no_vehicle_available", "No vehicle of the class is free in that period"
+
+
+class TooManyHolds(Conflict):
+    code, title = "too_many_holds", "The customer holds as many vehicles as may be held at once"
 
 
 class OdometerOutOfSequence(Conflict):

@@ -1,15 +1,16 @@
 """Real PostgreSQL and Redis for every test process, one application on them, and the cast."""
 
+import dataclasses
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import psycopg2
 import pytest
 from flask import Flask
 
 from app import create_app
-from fleet import breakers
+from fleet import breakers, config
 from fleet.cli import migrate
 from fleet.config import Settings
 from fleet.db import db
@@ -115,6 +116,16 @@ def empty(databases: Databases, tables: list[str]) -> None:
         cursor.execute("UPDATE ledger_account SET active = true WHERE NOT active")
         cursor.execute("UPDATE fiscal_period SET closed_at = NULL WHERE closed_at IS NOT NULL")
     connection.close()
+
+
+@pytest.fixture
+def hold_limit(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Sets how many open holds a customer may have in this process; 0 for any number."""
+
+    def set_to(limit: int) -> None:
+        monkeypatch.setattr(config, "_current", dataclasses.replace(config.current(), max_open_holds=limit))
+
+    return set_to
 
 
 @pytest.fixture

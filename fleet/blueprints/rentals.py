@@ -222,12 +222,13 @@ def index(query: RentalQuery) -> Answer:
     idempotent=True,
     key_required=True,
     claimed_by_service=True,
-    problems=("rental_overlap", "no_vehicle_available", "invalid_state"),
+    problems=("rental_overlap", "no_vehicle_available", "too_many_holds", "invalid_state"),
 )
 def reserve(body: ReserveRental, claim: Claim) -> Answer:
     """Reserve a vehicle, or the best-fitting one of a class.
 
-    With hold_minutes it is only held and expires by itself. A 409 rental_overlap carries alternatives.
+    With hold_minutes it is only held and expires by itself; a customer has only so many holds at once.
+    A 409 rental_overlap carries alternatives.
     """
     reserved = reservations.reserve(g.actor, body.as_wish(), claim=claim, answer_of=_made)
     return told(reserved.answer, replayed=reserved.replayed)

@@ -14,13 +14,23 @@ from uuid import UUID
 
 import peewee
 
-from fleet import clock, logs
+from fleet import clock, config, logs
 from fleet.auth import Actor
 from fleet.db import Statement, atomic, committed, db
-from fleet.errors import NO_OVERLAP, Invalid, NoVehicleAvailable, RentalOverlap, Unavailable, constraint_of
+from fleet.errors import (
+    NO_OVERLAP,
+    Invalid,
+    NoVehicleAvailable,
+    RentalOverlap,
+    TooManyHolds,
+    Unavailable,
+    constraint_of,
+)
 from fleet.idempotency import Claim, StoredAnswer
 from fleet.models.rentals import (
     ANY_FREE_OF_CLASS,
+    COUNT_OPEN_HOLDS,
+    CUSTOMER_TO_HOLD_FOR_UPDATE,
     EXPIRE_HOLDS,
     PICK_TO_RESERVE,
     READ_TO_RESERVE,
@@ -68,7 +78,7 @@ def reserve(
     """Reserve (or hold) a vehicle for a customer, exactly once for one key.
 
     `answer_of` gives the answer as JSON; without names and notes it is also what the event tells.
-    Raises Invalid, RentalOverlap with alternatives, NoVehicleAvailable, Unavailable, InProgress.
+    Raises Invalid, RentalOverlap with alternatives, NoVehicleAvailable, TooManyHolds, Unavailable, InProgress.
     """
     now = clock.now()
     period = rental_period(wish.start_at, wish.end_at, now=now, may_backdate=actor.can("rentals.backdate"))
@@ -198,7 +208,17 @@ class _Attempt:
         if seen.customer_status != "active":
             raise Invalid.field("customer_id", "not_active", "is a customer who was deactivated")
 
+    def _check_holds(self) -> None:
+        """Raises TooManyHolds where the customer has as many open holds as may be. Two more statements, for holds alone."""
+        limit = config.current().max_open_holds
+        if self.wish.hold_minutes is None or limit == 0:
+            return
+        db.run(CUSTOMER_TO_HOLD_FOR_UPDATE, (self.wish.customer_id,))
+        if db.run(COUNT_OPEN_HOLDS, (self.wish.customer_id, self.now))[0][0] >= limit:
+            raise TooManyHolds(f"A customer has {limit} open holds at most")
+
     def _write(self, seen: _Seen, offer: Offer) -> Reserved:
+        self._check_holds()
         document = self._document(seen, offer)
         answer = self.answer_of(document)
         try:

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -178,6 +179,55 @@ class TestHolding:
         reserve(cast.agent, cast, hold_minutes=15)
         with time_machine.travel(clock.now() + timedelta(minutes=16)):
             assert reserve(cast.manager, cast, vehicle_id=None, class_id=cast.compact).status_code == 201
+
+
+class TestOpenHolds:
+    """A customer who only holds keeps vehicles from those who would rent them."""
+
+    def held(self, person: Person, cast: Cast, **body: Any) -> Answer:
+        return reserve(person, cast, **{"vehicle_id": cast.vehicle(), "hold_minutes": 15, **body})
+
+    def test_a_customer_has_five_open_holds_and_no_sixth(self, cast: Cast) -> None:
+        assert [self.held(cast.ana, cast).status_code for _ in range(5)] == [201] * 5
+        for refused in (self.held(cast.ana, cast), self.held(cast.agent, cast, vehicle_id=None, class_id=cast.compact)):
+            assert (refused.status_code, refused.json["code"]) == (409, "too_many_holds")
+        assert db.one("SELECT count(*) FROM vehicle_block") == (5,)
+
+    def test_others_and_reservations_are_not_counted(self, cast: Cast, hold_limit: Callable[[int], None]) -> None:
+        hold_limit(1)
+        assert reserve(cast.ana, cast).status_code == 201
+        assert self.held(cast.ana, cast).status_code == 201
+        assert self.held(cast.ben, cast, customer_id=cast.ben.customer_id).status_code == 201
+        assert reserve(cast.ana, cast, vehicle_id=cast.vehicle()).status_code == 201
+
+    @pytest.mark.parametrize("ends", ["confirm", "cancel"])
+    def test_a_hold_that_ended_makes_room(self, cast: Cast, hold_limit: Callable[[int], None], ends: str) -> None:
+        hold_limit(1)
+        hold = self.held(cast.ana, cast).headers["Location"]
+        assert self.held(cast.ana, cast).status_code == 409
+        assert cast.ana.post(f"{hold}/{ends}").status_code == 200
+        assert self.held(cast.ana, cast).status_code == 201
+
+    def test_a_hold_whose_time_is_over_makes_room_before_it_is_swept(
+        self, cast: Cast, hold_limit: Callable[[int], None]
+    ) -> None:
+        hold_limit(1)
+        self.held(cast.ana, cast)
+        with time_machine.travel(clock.now() + timedelta(minutes=16)):
+            assert self.held(cast.ana, cast).status_code == 201
+
+    def test_the_first_answer_is_replayed_whatever_is_held_meanwhile(
+        self, cast: Cast, hold_limit: Callable[[int], None]
+    ) -> None:
+        hold_limit(1)
+        period = {"start_at": iso(at(1)), "end_at": iso(at(2))}
+        wish = {"customer_id": cast.ana.customer_id, "vehicle_id": cast.corolla, "hold_minutes": 15, **period}
+        first, again = (cast.ana.post("/v1/rentals", wish, key="twice") for _ in range(2))
+        assert (first.status_code, again.status_code, again.json) == (201, 201, first.json)
+
+    def test_nought_is_no_limit(self, cast: Cast, hold_limit: Callable[[int], None]) -> None:
+        hold_limit(0)
+        assert [self.held(cast.ana, cast).status_code for _ in range(6)] == [201] * 6
 
 
 class TestHandover:

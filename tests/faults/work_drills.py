@@ -202,9 +202,9 @@ def mail_hangs(scene: Scene) -> None:
 def two_beats(scene: Scene) -> None:
     """Two beats ring for every sweep: each hold expires once, and its vehicle is free."""
     client = scene.client(80)
-    for _ in range(5):
+    for nth in range(5):
         vehicle, start_at = scene.wishes.own()
-        body = {"vehicle_id": id_of(3, vehicle), "customer_id": id_of(4, 0), "hold_minutes": 1}
+        body = {"vehicle_id": id_of(3, vehicle), "customer_id": id_of(4, nth), "hold_minutes": 1}
         period = {"start_at": start_at.isoformat(), "end_at": (start_at + RENTED).isoformat()}
         client.insist("hold", "/v1/rentals", {**body, **period})
     client.hang_up()

@@ -1,5 +1,7 @@
 """Two who change the same customer or user meet at the point where a lock keeps them in a line."""
 
+from collections.abc import Callable
+
 from tests.cast import Cast
 from tests.races.meeting import Call, Meeting
 from tests.races.scenes import cancelling, completing, count, out, reserved, reserving
@@ -55,6 +57,23 @@ def test_an_erasure_forgets_the_words_of_the_cancellation_that_it_waited_for(cas
     cancellation, erasure = meet(cancelling(cast, rental, reason="Ana is ill"), erasing(cast))
     assert (cancellation.said, erasure.said) == ((200, None), (200, None))
     assert count("rental WHERE cancel_reason IS NOT NULL") == 0
+
+
+def test_of_two_holds_at_once_for_the_last_place_one_is_refused(
+    cast: Cast, meet: Meeting, hold_limit: Callable[[int], None]
+) -> None:
+    hold_limit(1)
+    one, other = meet(
+        reserving(cast, hold_minutes=15), reserving(cast, vehicle_id=cast.vehicle(), hold_minutes=15),
+        before="write_reservation",
+    )  # fmt: skip
+    assert count("rental WHERE status = 'held'") == 1, "one hold too many"
+    assert (one.said, other.said, other.waited) == ((201, None), (409, "too_many_holds"), True)
+
+
+def test_a_reservation_waits_for_no_hold_of_the_same_customer(cast: Cast, meet: Meeting) -> None:
+    hold, reservation = meet(reserving(cast, hold_minutes=15), reserving(cast, vehicle_id=cast.vehicle()))
+    assert (hold.said, reservation.said, reservation.waited) == ((201, None), (201, None), False)
 
 
 # --- users ------------------------------------------------------------------------------------------------------------

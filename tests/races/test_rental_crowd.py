@@ -114,7 +114,11 @@ def test_a_rental_is_cancelled_or_handed_over_and_never_both(cast: Cast, crowd: 
 
 def test_a_hold_is_confirmed_or_expires_and_never_both(cast: Cast, crowd: Crowd, vehicles: list[UUID]) -> None:
     """Holds end one after the other while they are confirmed, swept, and taken by others whom they kept away."""
-    holds = [reserved(cast, vehicle_id=vehicle_id, hold_minutes=15) for vehicle_id in vehicles]
+    renters = [cast.customer() for _ in vehicles]
+    holds = [
+        reserved(cast, vehicle_id=vehicle_id, customer_id=renter, hold_minutes=15)
+        for vehicle_id, renter in zip(vehicles, renters, strict=True)
+    ]
     db.execute_sql(
         """UPDATE rental SET hold_expires_at = now() + n * interval '20 ms'
         FROM (SELECT id, row_number() OVER (ORDER BY id) AS n FROM rental) held WHERE rental.id = held.id"""
