@@ -188,7 +188,7 @@ def _factor_of_user(stage: Stage) -> Ask:
 
 
 def _unsubscribe(stage: Stage) -> Ask:
-    key, customer_id = preferences._key(), stage.owner.customer_id
+    key, customer_id = preferences._keys()[0], stage.owner.customer_id
     assert customer_id is not None
     token = unsubscribing.token(key, customer_id=customer_id, kind="rental_reminder", now=clock.now())
     return Ask(query=urlencode({"token": token}))
