@@ -84,11 +84,13 @@ def rentals_of_customer_for_update(customer_id: UUID) -> list[UUID]:
 ACCOUNTS = Listing(
     columns={
         name: f"u.{name}"
-        for name in ("id", "email", "first_name", "last_name", "phone", "roles", "deactivated_at", "created_at")
+        for name in (
+            "id", "email", "email_verified_at", "first_name", "last_name", "phone", "roles", "deactivated_at", "created_at",
+        )
     },
     source="user_account u",
     key="u.id",
-)
+)  # fmt: skip
 
 SESSIONS_OF_PERSON = Listing(
     columns={name: f"s.{name}" for name in ("id", "created_at", "last_used_at", "expires_at", "ended_at", "end_reason")},
