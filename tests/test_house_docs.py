@@ -93,3 +93,13 @@ def as_shown(default: object) -> str:
     if isinstance(default, bool):
         return "true" if default else "false"
     return ",".join(default) if isinstance(default, tuple) else f"{default}"
+
+
+def test_every_promise_of_security_names_a_test_that_exists() -> None:
+    promises = re.findall(r"^\| (?!promise|-)(.+?) \| `(tests/[^`]+)` \|$", text_of(ROOT / "SECURITY.md"), re.M)
+    assert len(promises) >= 15
+    for promise, name in promises:
+        path, *inside, test = name.split("::")
+        code = text_of(ROOT / path)
+        assert re.search(rf"^ *def {test}\(", code, re.M), f"no test shows that {promise!r}: {name}"
+        assert all(f"class {group}" in code for group in inside), name

@@ -207,6 +207,7 @@ TABLES: dict[str, Table] = {
         people={"body": Held("", Fate.DELETED, "repeats for a day what was answered once", Kind.SENSITIVE)},
     ),
     "audit_event": Table(
+        since="for good, or for AUDIT_KEEP_DAYS",
         internal="id at actor action object_type object_id before after request_id",
         people={"address": Held("", Fate.KEPT, "who did what from where; nothing may change it, so that it can be believed")},
     ),
