@@ -211,7 +211,7 @@ class Settings:
 
     env: Environment = _setting("FLEET_ENV", _environment, "production")
     secret_key: str = _setting("SECRET_KEY", _text, "")
-    secret_key_previous: tuple[str, ...] = _setting("SECRET_KEY_PREVIOUS", _names, ())
+    secret_key_previous: tuple[str, ...] = _setting("SECRET_KEY_PREVIOUS", _words, ())
     database_url: str = _setting("DATABASE_URL", _database, "")
     database_migration_url: str = _setting("DATABASE_MIGRATION_URL", _database, "")
     database_replica_url: str = _setting("DATABASE_REPLICA_URL", _database, "")

@@ -26,7 +26,7 @@ UNSAFE: dict[str, tuple[str, str]] = {
     "a short secret": ("SECRET_KEY", HIDDEN),
     "a secret of one character": ("SECRET_KEY", "x" * 64),
     "a secret of a repeated word": ("SECRET_KEY", "changeme" * 8),
-    "a short secret of before": ("SECRET_KEY_PREVIOUS", f"{'p' * 40},{HIDDEN}"),
+    "a short secret of before": ("SECRET_KEY_PREVIOUS", f"{'p' * 40} {HIDDEN}"),
     "the development secret of before": ("SECRET_KEY_PREVIOUS", DEVELOPMENT_SECRET),
     "the same secret before": ("SECRET_KEY_PREVIOUS", SECRET),
     "no database": ("DATABASE_URL", ""),

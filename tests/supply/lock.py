@@ -14,7 +14,8 @@ ROOT = Path(__file__).parents[2]
 PARTS = ("requirements", "requirements-dev", "requirements-bench")
 _HEAD = "# Written by `make lock` from {name}.txt: every file of each version, for every platform. Do not edit.\n"
 _REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)(?:\[[a-z,]+\])?==([^\s;\\#]+)\s*(?:;\s*([^#\\]+))?")
-_COMPILE = ("pip", "compile", "--universal", "--python-version", "3.11", "--generate-hashes")
+# Extras are kept, because the pip that comes with Python 3.11 takes coverage[toml] for another package than coverage.
+_COMPILE = ("pip", "compile", "--universal", "--python-version", "3.11", "--generate-hashes", "--no-strip-extras")
 
 
 class Pin(NamedTuple):
