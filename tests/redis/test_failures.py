@@ -136,8 +136,9 @@ def test_a_flush_says_that_redis_is_away(failure: Callable[[Valkey], Any], scene
 def test_the_relay_waits_for_a_full_broker_and_then_delivers(
     scene: Cast, redis: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(celery_app.conf, "broker_url", redis.url)
+    # In this order: the second is read from the first, and would be put back as what the first was meanwhile.
     monkeypatch.setattr(celery_app.conf, "broker_write_url", redis.url)
+    monkeypatch.setattr(celery_app.conf, "broker_url", redis.url)
     assert reserve(scene, 1).status_code == 201
     owed = waiting()
     broker = Broker(celery_app)
