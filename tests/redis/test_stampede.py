@@ -16,16 +16,14 @@ from typing import Any
 import psycopg2
 import pytest
 
-from fleet.db import db
 from fleet.embedded import Databases, Valkey
 from fleet.embedded.server import usable_port
 from tests.cast import Cast, Person
 from tests.load.http_load import Outcome, drive, request
 from tests.source import ROOT
-from tests.tasks.crew import await_
+from tests.tasks.crew import await_, waiting_for_locks
 
 CLIENTS = 500
-WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%%vehicle_by_id%%'"
 
 
 @pytest.fixture
@@ -52,9 +50,9 @@ def test_five_hundred_who_miss_at_once_are_one_query(cast: Cast, port: int, data
         cursor.execute("LOCK vehicle IN ACCESS EXCLUSIVE MODE")  # whoever reads it waits
         rush = threading.Thread(target=lambda: found.append(drive(port, crowd, clients=CLIENTS)))
         rush.start()
-        await_(waiting)
+        await_(lambda: waiting_for_locks(databases, saying="vehicle_by_id"))
         time.sleep(0.15)  # all threads of both processes have got to it
-        reading = waiting()
+        reading = waiting_for_locks(databases, saying="vehicle_by_id")
     lock.close()
     rush.join()
     assert reading == 1
@@ -67,12 +65,6 @@ def test_five_hundred_who_miss_at_once_are_one_query(cast: Cast, port: int, data
 
 def asked(person: Person, path: str) -> bytes:
     return request("GET", path, Authorization=person.headers["Authorization"])
-
-
-def waiting() -> int:
-    """How many sessions wait to read the vehicle."""
-    [(count,)] = db.rows(WAITING)
-    return int(count)
 
 
 def listening(port: int) -> bool:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import psutil
@@ -25,6 +25,7 @@ RELAY = [sys.executable, "-m", "tasks.relay"]
 FLOWER = [sys.executable, "-m", "tasks.flower"]
 BEAT = [*CELERY, "--quiet", "beat", "--schedule"]
 TIMEOUT_S = 30
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE %s"
 
 
 @contextmanager
@@ -77,6 +78,17 @@ def closed_books(databases: Databases) -> Iterator[None]:
         cursor.execute("SELECT 1 FROM fiscal_period FOR UPDATE")
     yield
     connection.close()
+
+
+def waiting_for_locks(databases: Databases, saying: str = "") -> int:
+    """How many sessions wait for a lock, with `saying` in their statement.
+
+    The superuser looks: the owner, as whom the tests are connected, is not shown what sessions of the service's role do.
+    """
+    with closing(psycopg2.connect(databases.superuser_url)) as connection, connection.cursor() as cursor:
+        cursor.execute(WAITING, (f"%{saying}%",))
+        [(count,)] = cursor.fetchall()
+    return int(count)
 
 
 @contextmanager

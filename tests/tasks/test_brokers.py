@@ -13,7 +13,7 @@ from fleet.db import db
 from fleet.limits import PUBLIC, Limits
 from tests.books import issued
 from tests.tasks import rabbitmq
-from tests.tasks.crew import BEAT, RELAY, ROOT, WORKER, await_, closed_books, kill_children_of, running
+from tests.tasks.crew import BEAT, RELAY, ROOT, WORKER, await_, closed_books, kill_children_of, running, waiting_for_locks
 from tests.tasks.outboxes import state
 from tests.tasks.tls import Proxy, certificate, tls_proxy
 
@@ -109,7 +109,7 @@ def test_rabbitmq_gives_the_message_of_a_killed_child_to_another(cast, on_rabbit
         running(RELAY, on_rabbitmq, tmp_path / "relay.log"),
     ):
         with closed_books(databases):
-            await_(lambda: db.one("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'") == (1,))
+            await_(lambda: waiting_for_locks(databases) == 1)
             assert kill_children_of(worker.pid)
         assert await_(lambda: state(promise) == "confirmed") < 20, "it came back by its lease and not by the broker"
     assert db.one("SELECT count(*) FROM journal_entry") == (1,)

@@ -11,7 +11,18 @@ from fleet.db import db
 from fleet.services import outbox
 from tasks import app, topics
 from tests.books import issued
-from tests.tasks.crew import BEAT, RELAY, TIMEOUT_S, WORKER, await_, closed_books, kill_children_of, lines, running
+from tests.tasks.crew import (
+    BEAT,
+    RELAY,
+    TIMEOUT_S,
+    WORKER,
+    await_,
+    closed_books,
+    kill_children_of,
+    lines,
+    running,
+    waiting_for_locks,
+)
 from tests.tasks.outboxes import row, state
 
 
@@ -57,7 +68,7 @@ def test_a_worker_that_is_killed_in_the_middle_of_its_work_leaves_one_effect(
         running(RELAY, processes_environment, tmp_path / "relay.log"),
     ):
         with closed_books(databases):
-            await_(lambda: db.one("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'") == (1,))
+            await_(lambda: waiting_for_locks(databases) == 1)
             assert row(promise).deliveries == 1
             assert kill_children_of(worker.pid)
         await_(lambda: state(promise) == "confirmed")

@@ -8,10 +8,9 @@ import pytest
 from fleet.db import db
 from fleet.services import outbox
 from tests.books import issued
-from tests.tasks.crew import RELAY, WORKER, await_, closed_books, deaf_mail_server, running, said
+from tests.tasks.crew import RELAY, WORKER, await_, closed_books, deaf_mail_server, running, said, waiting_for_locks
 
 LETTERS = 4
-POSTING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
 SENDING = "SELECT count(*) FROM notification WHERE status = 'sending'"
 OPEN = "SELECT count(*) FROM outbox WHERE confirmed_at IS NULL"
 
@@ -24,11 +23,9 @@ def test_a_short_task_is_finished_and_a_long_one_goes_to_the_next_worker(
     for _ in range(LETTERS - 1):
         outbox.promise("notifications.invoice_issued", "invoice", invoice.id)
     log = tmp_path / "worker.log"
-    with deaf_mail_server() as smtp_url, running(
-        WORKER, {**processes_environment, "SMTP_URL": smtp_url}, log
-    ) as worker:
+    with deaf_mail_server() as smtp_url, running(WORKER, {**processes_environment, "SMTP_URL": smtp_url}, log) as worker:
         with closed_books(databases), running(RELAY, processes_environment, tmp_path / "relay.log"):
-            await_(lambda: (db.one(POSTING), db.one(SENDING)) == ((1,), (1,)))
+            await_(lambda: (waiting_for_locks(databases), db.one(SENDING)) == (1, (1,)))
             os.killpg(worker.pid, signal.SIGTERM)
             await_(lambda: any("worker takes nothing more" in line for line in log.read_text().splitlines()))
         await_(lambda: worker.poll() is not None)
@@ -55,7 +52,7 @@ def test_a_worker_that_is_told_in_the_middle_of_an_event_finishes_its_task_and_e
         with closed_books(databases), running(RELAY, processes_environment, tmp_path / "relay.log"):
             await_(mark.exists)
             worker.terminate()
-            await_(lambda: db.one(POSTING) == (1,))
+            await_(lambda: waiting_for_locks(databases) == 1)
         await_(lambda: worker.poll() is not None)
     assert worker.returncode == 0
     assert db.rows("SELECT confirmed_at IS NOT NULL, deliveries FROM outbox WHERE queue = 'accounting'") == [(True, 1)]
