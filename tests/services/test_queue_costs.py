@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from fleet.db import db, transaction
+from fleet.db import db, patience, transaction
 from fleet.models import queues
 from fleet.services import outbox
 from tests.cast import insert
@@ -17,14 +17,16 @@ PADDING = '{"padding": "' + "x" * 200 + '"}'
 
 
 def fill(ended: str) -> None:
-    db.execute_sql(
-        f"""INSERT INTO outbox (id, topic, queue, aggregate_type, aggregate_id, payload, created_at, next_attempt_at, {ended})
-        SELECT gen_random_uuid(), 't.x', 'accounting', 'x', gen_random_uuid(), %s, now() - interval '1 day' * random(),
-            now() - interval '1 hour' * random(), now() - interval '7 days' * random()
-        FROM generate_series(1, {ROWS})""",
-        (PADDING,),
-    )
-    db.execute_sql("ANALYZE outbox")
+    with patience(60):
+        db.execute_sql(
+            f"""INSERT INTO outbox
+                (id, topic, queue, aggregate_type, aggregate_id, payload, created_at, next_attempt_at, {ended})
+            SELECT gen_random_uuid(), 't.x', 'accounting', 'x', gen_random_uuid(), %s, now() - interval '1 day' * random(),
+                now() - interval '1 hour' * random(), now() - interval '7 days' * random()
+            FROM generate_series(1, {ROWS})""",
+            (PADDING,),
+        )
+        db.execute_sql("ANALYZE outbox")
 
 
 def nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
@@ -66,8 +68,11 @@ def test_the_pace_reads_only_what_was_confirmed_lately() -> None:
 
 def test_dead_letters_are_counted_past_the_discarded_ones() -> None:
     fill("dead_at")
-    db.execute_sql("UPDATE outbox SET discarded_at = now(), discarded_by = 'cli:x', discard_reason = 'x' WHERE random() < 0.99")
-    db.execute_sql("ANALYZE outbox")
+    with patience(60):
+        db.execute_sql(
+            "UPDATE outbox SET discarded_at = now(), discarded_by = 'cli:x', discard_reason = 'x' WHERE random() < 0.99"
+        )
+        db.execute_sql("ANALYZE outbox")
     found = scans(queues.DEAD, {"most": 100})
     assert [node.get("Index Name") for node in found] == ["outbox_open_letters"]
     assert sum(rows_read(node) for node in found) == 100
@@ -77,19 +82,20 @@ def test_dead_letters_are_counted_past_the_discarded_ones() -> None:
 def test_webhook_deliveries_are_counted_only_so_far(status: str) -> None:
     for url in ("https://a.example/", "https://b.example/"):
         insert("webhook_endpoint", url=url, secret=b"s")
-    db.execute_sql(
-        f"""INSERT INTO event (id, type, occurred_at, aggregate_type, aggregate_id, data, position)
-        SELECT gen_random_uuid(), 'rental.held', now(), 'rental', gen_random_uuid(), '{{}}', n
-        FROM generate_series(1, {ROWS // 2}) n"""
-    )
-    db.execute_sql(
-        """INSERT INTO webhook_delivery (id, endpoint_id, event_id, status, dead_at, delivered_at, next_attempt_at)
-        SELECT gen_random_uuid(), e.id, v.id, %(status)s, CASE WHEN %(status)s = 'dead' THEN now() END,
-            CASE WHEN %(status)s = 'delivered' THEN now() END, now() - interval '1 hour' * random()
-        FROM webhook_endpoint e, event v""",
-        {"status": status},
-    )
-    db.execute_sql("ANALYZE webhook_delivery")
+    with patience(60):
+        db.execute_sql(
+            f"""INSERT INTO event (id, type, occurred_at, aggregate_type, aggregate_id, data, position)
+            SELECT gen_random_uuid(), 'rental.held', now(), 'rental', gen_random_uuid(), '{{}}', n
+            FROM generate_series(1, {ROWS // 2}) n"""
+        )
+        db.execute_sql(
+            """INSERT INTO webhook_delivery (id, endpoint_id, event_id, status, dead_at, delivered_at, next_attempt_at)
+            SELECT gen_random_uuid(), e.id, v.id, %(status)s, CASE WHEN %(status)s = 'dead' THEN now() END,
+                CASE WHEN %(status)s = 'delivered' THEN now() END, now() - interval '1 hour' * random()
+            FROM webhook_endpoint e, event v""",
+            {"status": status},
+        )
+        db.execute_sql("ANALYZE webhook_delivery")
     found = [node for node in scans(queues.DELIVERIES, {"most": 2000, "most_dead": 300}) if "webhook_delivery" in f"{node}"]
     assert {node.get("Index Name") for node in found} == {"webhook_delivery_due", "webhook_delivery_dead"}
     expected = {"queued": [0, 2, 2000, 2000], "dead": [0, 0, 0, 300], "delivered": [0, 0, 0, 0]}

@@ -7,7 +7,7 @@ import peewee
 import pytest
 
 from fleet import clock, errors
-from fleet.db import db
+from fleet.db import db, patience
 from fleet.services import webhook_deliveries
 from tests.cast import Cast, insert
 from tests.endpoints import endpoint, happen
@@ -124,17 +124,19 @@ def test_an_endpoint_is_not_deleted() -> None:
 def test_claiming_reads_by_indexes_however_much_waits_or_was_sent(cast: Cast) -> None:
     endpoint(cast, "http://127.0.0.1:1/")
     happen(5)
-    db.execute_sql(
-        """INSERT INTO event (id, type, occurred_at, aggregate_type, aggregate_id, data, position)
-        SELECT gen_random_uuid(), 'rental.held', now(), 'rental', gen_random_uuid(), '{}', n FROM generate_series(6, 40000) n"""
-    )
-    db.execute_sql(
-        """INSERT INTO webhook_delivery (id, endpoint_id, event_id, status, delivered_at, next_attempt_at)
-        SELECT gen_random_uuid(), e.id, v.id, CASE WHEN position < 30000 THEN 'delivered' ELSE 'retrying' END,
-            CASE WHEN position < 30000 THEN now() END, now() + interval '1 hour'
-        FROM webhook_endpoint e, event v WHERE position > 5"""
-    )
-    db.execute_sql("ANALYZE webhook_delivery")
+    with patience(60):
+        db.execute_sql(
+            """INSERT INTO event (id, type, occurred_at, aggregate_type, aggregate_id, data, position)
+            SELECT gen_random_uuid(), 'rental.held', now(), 'rental', gen_random_uuid(), '{}', n
+            FROM generate_series(6, 40000) n"""
+        )
+        db.execute_sql(
+            """INSERT INTO webhook_delivery (id, endpoint_id, event_id, status, delivered_at, next_attempt_at)
+            SELECT gen_random_uuid(), e.id, v.id, CASE WHEN position < 30000 THEN 'delivered' ELSE 'retrying' END,
+                CASE WHEN position < 30000 THEN now() END, now() + interval '1 hour'
+            FROM webhook_endpoint e, event v WHERE position > 5"""
+        )
+        db.execute_sql("ANALYZE webhook_delivery")
     values = {"most": 20, "lease_s": 60, "limit": 500}
     for sql in (webhook_deliveries.models.ANY_DUE, webhook_deliveries.models.CLAIM % values):
         plan = "\n".join(line for (line,) in db.rows(f"EXPLAIN {sql}"))
