@@ -23,6 +23,9 @@ SELECT drill_id(6, n), drill_id(5, n), now() + interval '30 days' FROM generate_
 CREATE TABLE drill_effect (message_id uuid NOT NULL, at timestamptz NOT NULL DEFAULT clock_timestamp());
 CREATE TABLE drill_switch (slow_s double precision NOT NULL);
 INSERT INTO drill_switch VALUES (0);
+-- For the service's triggers and the drills' consumer. Nobody else gives these rights: `db upgrade` ran before.
+GRANT INSERT ON drill_effect TO fleet_runtime;
+GRANT SELECT ON drill_switch TO fleet_runtime;
 
 -- Whoever holds the advisory lock of the gate keeps every COMMIT waiting that would make such a row visible.
 CREATE FUNCTION drill_gate() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -187,8 +187,8 @@ class Stage:
 
     @contextmanager
     def connection(self) -> Iterator[Any]:
-        """A connection of the database's owner, in autocommit mode."""
-        connection = psycopg2.connect(self.running.database_url)
+        """A connection of the superuser, in autocommit mode: nobody else sees where the service's connections wait."""
+        connection = psycopg2.connect(self.running.superuser_url)
         connection.autocommit = True
         try:
             yield connection

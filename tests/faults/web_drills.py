@@ -117,9 +117,7 @@ def slow_query(scene: Scene) -> None:
 def connections_exhausted(scene: Scene) -> None:
     """Strangers hold every connection of the database and the service has lost its own: 503 until they let go."""
     strangers = []
-    scene.stage.sql(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'fleet' AND pid <> pg_backend_pid()"
-    )
+    scene.stage.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'fleet_runtime'")
     until = time.monotonic() + scene.chosen(6, 3)
     while time.monotonic() < until:
         try:

@@ -80,7 +80,7 @@ def test_a_migration_that_broke_off_between_its_steps_is_run_again(deployed: Dep
         """INSERT INTO outbox (id, topic, queue, aggregate_type, aggregate_id, dead_at)
         VALUES (gen_random_uuid(), 't', 'default', 'x', gen_random_uuid(), now())"""
     )
-    deployed.run("DROP TABLE audit_event")
+    deployed.run("DROP TABLE audit_event CASCADE")  # with what later migrations tied to it
     deployed.run("DROP INDEX outbox_open_letters")
     deployed.run("DELETE FROM schema_migration WHERE name = '0008_operations'")
     assert deployed.upgrade() == ["0008_operations"]
@@ -95,7 +95,7 @@ def test_a_migration_that_broke_off_between_its_steps_is_run_again(deployed: Dep
 def test_a_migration_that_waits_for_a_table_keeps_nobody_waiting_for_long(deployed: Deployed) -> None:
     """Behind a lock that is waited for, everybody waits who comes later: without a timeout, for as long as it takes."""
     deployed.upgrade()
-    deployed.run("DROP TABLE audit_event")
+    deployed.run("DROP TABLE audit_event CASCADE")  # with what later migrations tied to it
     deployed.run("DELETE FROM schema_migration WHERE name = '0008_operations'")
     waits, over = [], threading.Event()
 
