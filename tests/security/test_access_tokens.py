@@ -5,16 +5,20 @@ import dataclasses
 import logging
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import jwt
 import orjson
 import pytest
 import time_machine
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from fleet import auth, clock, limits
+from fleet.auth import Tokens
 from fleet.config import Settings
 from fleet.db import db
+from fleet.errors import Unauthenticated
 from tests.cast import PASSWORD, Answer, Cast, request
 
 
@@ -66,6 +70,32 @@ def test_a_token_signed_with_another_algorithm_or_key_is_refused(cast: Cast) -> 
     assert refused(show_me(cast, token_of(cast, {"alg": "HS256"}, key=public * 2)))
     stranger = ec.generate_private_key(ec.SECP256R1())
     assert refused(show_me(cast, token_of(cast, key=stranger)))
+
+
+def pem(key: ec.EllipticCurvePrivateKey, *, public: bool = False) -> str:
+    if public:
+        shown = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    else:
+        shown = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return shown.decode()
+
+
+def test_keys_are_changed_while_releases_with_either_take_each_others_tokens(settings: Settings) -> None:
+    old, new = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+
+    def release(key: ec.EllipticCurvePrivateKey, *known: ec.EllipticCurvePrivateKey) -> Tokens:
+        previous = "".join(pem(other, public=True) for other in known)
+        return Tokens(dataclasses.replace(settings, jwt_private_key=pem(key), jwt_previous_keys=previous))
+
+    def issued(by: Tokens) -> str:
+        return by.issue(user_id=uuid4(), session_id=uuid4(), at=now)
+
+    now = clock.now()
+    before, between, after = release(old, new), release(new, old), release(new)
+    for mine, others in ((between, before), (before, between), (after, between)):
+        assert mine.verify(issued(others), at=now)
+    with pytest.raises(Unauthenticated):
+        after.verify(issued(before), at=now)
 
 
 @pytest.mark.parametrize(
