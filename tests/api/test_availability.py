@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from fleet import clock
-from fleet.db import db
+from fleet.db import db, patience
 from fleet.models.availability import AVAILABLE, counting, free, not_overdue, offerable
 from fleet.models.base import Condition
 from fleet.rules.money import MAX_AMOUNT
@@ -240,10 +240,11 @@ def plan(conditions: list[Condition]) -> str:
 
 
 def test_a_page_looks_each_vehicle_up_in_the_index_of_live_blocks_until_it_is_full(cast: Cast) -> None:
-    db.execute_sql(_FLEET, (cast.compact, cast.lisbon))
-    db.execute_sql(_HISTORY)
-    for table in ("vehicle", "vehicle_block", "vehicle_class", "branch", "rental"):
-        db.execute_sql(f"ANALYZE {table}")
+    with patience(60):
+        db.execute_sql(_FLEET, (cast.compact, cast.lisbon))
+        db.execute_sql(_HISTORY)
+        for table in ("vehicle", "vehicle_block", "vehicle_class", "branch", "rental"):
+            db.execute_sql(f"ANALYZE {table}")
     here = Condition("vehicle.class_id = %s AND vehicle.branch_id = %s", (cast.compact, cast.lisbon))
     for window in (Period(at(1), at(3)), Period(at(0), at(300)), Period(at(20), at(60))):
         for further in ([], [not_overdue(at=clock.now())], [here]):

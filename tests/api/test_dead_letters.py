@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fleet import clock
-from fleet.db import db
+from fleet.db import db, patience
 from fleet.models.audit import AuditEvent
 from fleet.services import dead_letters, outbox
 from tests.cast import Cast, iso
@@ -263,12 +263,13 @@ def test_only_an_admin_sees_or_touches_them(cast: Cast) -> None:
 
 
 def test_the_list_of_letters_is_found_by_its_index(cast: Cast) -> None:
-    db.execute_sql(
-        """INSERT INTO outbox (id, topic, queue, aggregate_type, aggregate_id, confirmed_at, dead_at)
-        SELECT gen_random_uuid(), 't', 'default', 'x', gen_random_uuid(), CASE WHEN n %% 100 > 0 THEN now() END,
-            CASE WHEN n %% 100 = 0 THEN now() END
-        FROM generate_series(1, 20000) AS n"""
-    )
-    db.execute_sql("ANALYZE outbox")
+    with patience(60):
+        db.execute_sql(
+            """INSERT INTO outbox (id, topic, queue, aggregate_type, aggregate_id, confirmed_at, dead_at)
+            SELECT gen_random_uuid(), 't', 'default', 'x', gen_random_uuid(), CASE WHEN n %% 100 > 0 THEN now() END,
+                CASE WHEN n %% 100 = 0 THEN now() END
+            FROM generate_series(1, 20000) AS n"""
+        )
+        db.execute_sql("ANALYZE outbox")
     plan = db.rows("EXPLAIN SELECT * FROM outbox WHERE dead_at IS NOT NULL AND topic = 't' ORDER BY id DESC LIMIT 51")
     assert "outbox_dead_letters" in f"{plan}" and "Sort" not in f"{plan}"

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from fleet import logs
-from fleet.db import db, transaction
+from fleet.db import db, patience, transaction
 from fleet.models.audit import AuditEvent
 from fleet.services import audit
 from tests.books import refused_by
@@ -110,12 +110,13 @@ class TestKeeping:
 
 @pytest.mark.parametrize("filtered", ["actor", "object"])
 def test_a_page_of_the_log_is_found_by_its_index(cast: Cast, filtered: str) -> None:
-    db.execute_sql(
-        """INSERT INTO audit_event (id, actor, action, object_type, object_id)
-        SELECT gen_random_uuid(), 'user:' || n %% 500, 'vehicles.sell', 'vehicle', 'v' || n %% 900
-        FROM generate_series(1, 20000) AS n"""
-    )
-    db.execute_sql("ANALYZE audit_event")
+    with patience(60):
+        db.execute_sql(
+            """INSERT INTO audit_event (id, actor, action, object_type, object_id)
+            SELECT gen_random_uuid(), 'user:' || n %% 500, 'vehicles.sell', 'vehicle', 'v' || n %% 900
+            FROM generate_series(1, 20000) AS n"""
+        )
+        db.execute_sql("ANALYZE audit_event")
     where = {"actor": "actor = 'user:7'", "object": "object_type = 'vehicle' AND object_id = 'v7'"}[filtered]
     plan = db.rows(f"EXPLAIN SELECT * FROM audit_event WHERE {where} ORDER BY id DESC LIMIT 51")
     assert f"audit_event_by_{filtered}" in f"{plan}"

@@ -25,6 +25,13 @@ def test_the_demo_is_a_company_with_a_year_behind_it(seeded: dict[str, int]) -> 
     assert db.one("SELECT max(start_at) - min(start_at) > interval '360 days' FROM rental") == (True,)
 
 
+def test_the_planner_knows_how_much_there_is(seeded: dict[str, int]) -> None:
+    for table in ("rental", "invoice", "journal_entry", "journal_line"):
+        thought = db.one("SELECT reltuples FROM pg_class WHERE oid = %s::regclass", (table,))
+        there = db.one(f"SELECT count(*) FROM {table}")
+        assert thought and there and thought[0] > 0.9 * there[0] > 0, table
+
+
 def test_the_demos_books_balance_and_every_invoice_is_in_them(seeded: dict[str, int]) -> None:
     assert reconciliation.prove().holds
 

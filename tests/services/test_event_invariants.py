@@ -8,7 +8,7 @@ import psycopg2
 import pytest
 
 from fleet import clock, errors
-from fleet.db import db
+from fleet.db import db, patience
 from fleet.embedded import Databases
 from fleet.services import events
 from tests.cast import insert
@@ -95,12 +95,13 @@ def test_the_counter_of_places_does_not_go_back() -> None:
 
 def test_the_sequencer_reads_by_indexes_however_much_there_is() -> None:
     """A plan over a table as it will be: 60,000 events, five of them new."""
-    db.execute_sql(
-        """INSERT INTO event (id, type, occurred_at, aggregate_type, aggregate_id, data, position)
-        SELECT gen_random_uuid(), 'rental.held', now(), 'rental', gen_random_uuid(), '{}', nullif(greatest(n - 5, 0), 0)
-        FROM generate_series(1, 60000) n"""
-    )
-    db.execute_sql("ANALYZE event")
+    with patience(60):
+        db.execute_sql(
+            """INSERT INTO event (id, type, occurred_at, aggregate_type, aggregate_id, data, position)
+            SELECT gen_random_uuid(), 'rental.held', now(), 'rental', gen_random_uuid(), '{}', nullif(greatest(n - 5, 0), 0)
+            FROM generate_series(1, 60000) n"""
+        )
+        db.execute_sql("ANALYZE event")
     placing = events.models.PLACE % {"limit": events.PLACED_AT_ONCE}
     for sql in (placing, events.models.ANY_UNPLACED):
         plan = "\n".join(line for (line,) in db.rows(f"EXPLAIN {sql}"))
@@ -108,12 +109,13 @@ def test_the_sequencer_reads_by_indexes_however_much_there_is() -> None:
 
 
 def test_reading_takes_no_longer_at_the_end_of_the_stream(databases: Databases) -> None:
-    db.execute_sql(
-        """INSERT INTO event (id, type, occurred_at, aggregate_type, aggregate_id, data, position)
-        SELECT gen_random_uuid(), CASE WHEN n %% 10000 = 0 THEN 'rental.expired' ELSE 'rental.held' END, now(), 'rental',
-            gen_random_uuid(), '{}', n FROM generate_series(1, 60000) n"""
-    )
-    db.execute_sql("ANALYZE event")
+    with patience(60):
+        db.execute_sql(
+            """INSERT INTO event (id, type, occurred_at, aggregate_type, aggregate_id, data, position)
+            SELECT gen_random_uuid(), CASE WHEN n %% 10000 = 0 THEN 'rental.expired' ELSE 'rental.held' END, now(), 'rental',
+                gen_random_uuid(), '{}', n FROM generate_series(1, 60000) n"""
+        )
+        db.execute_sql("ANALYZE event")
     with psycopg2.connect(databases.superuser_url) as connection, connection.cursor() as cursor:
         for condition in ("position > 59990", "position > 5 AND type = 'rental.expired'"):
             read = f"SELECT data FROM event WHERE {condition} ORDER BY position LIMIT 51"
