@@ -50,6 +50,15 @@ _MOST_OWED = 10_000
 _SCAN_COUNT = 1000
 _TROUBLE = (redis.RedisError, OSError)
 
+# What is stored, or else whether the asker got the lease: in one step, so that nobody stores anything between the two, and in
+# one trip. Keys: value, lease. Arguments: token, milliseconds.
+_FIND_OR_LEASE = """
+local stored = redis.call('GET', KEYS[1])
+if stored then return {stored, 0} end
+if redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2]) then return {false, 1} end
+return {false, 0}
+"""
+
 # Gives the lease back and stores, for so many milliseconds, what there is to store, unless the lease ended meanwhile.
 # Keys: value, lease. Arguments: token, what to store or nothing, milliseconds.
 _GIVE_BACK = """
@@ -222,18 +231,35 @@ class Cache:
             self._pay()
             if look.names.value in self._debts:
                 raise _Away
-        entry = self._read(look)
-        if entry is None:
+        entry, lease = self._find_or_lease(look)
+        if entry is not None:
+            return self._renewed(look, entry) if entry.due else self._given(look, entry)
+        if lease is None:
             return self._missed(look)
-        if entry.due:
-            lease = self._lease(look)
-            if lease:
-                return self._load(look, lease, older=entry)[0]
-            # Somebody is reading it anew already.
+        with self._flight(look.names.value) as (flight, ours):
+            value, found = self._load(look, lease)
+            if ours:
+                flight.found = found
+        return value
+
+    def _given(self, look: "_Look", entry: _Entry) -> Any:
         look.count(entry.outcome)
         return entry.value
 
+    def _renewed(self, look: "_Look", older: _Entry) -> Any:
+        """The value read anew, by one of those who find that it is time."""
+        lease = self._lease(look)
+        if lease is None:
+            return self._given(look, older)
+        entry = self._read(look)
+        if entry is not None and not entry.due:
+            # Somebody has renewed it between our look and our lease.
+            self._give_back(look, lease, b"", 0)
+            return self._given(look, entry)
+        return self._load(look, lease, older=older)[0]
+
     def _missed(self, look: "_Look") -> Any:
+        """Wait for whoever has the lease; who waits longest in vain reads for themself."""
         deadline = time.monotonic() + PATIENCE_S
         while (left := deadline - time.monotonic()) > 0:
             with self._flight(look.names.value) as (flight, ours):
@@ -243,26 +269,23 @@ class Cache:
             flight.landed.wait(left)
             entry = self._read(look) if flight.found else None
             if entry is not None:
-                look.count(entry.outcome)
-                return entry.value
+                return self._given(look, entry)
             if not flight.found:
                 break
         look.count("miss")
         return look.load()
 
     def _lead(self, look: "_Look", flight: _Flight, deadline: float) -> Any:
-        """Read the value for all who wait for it in this process, unless another process is at it."""
+        """Ask Redis for all who wait for the value in this process, until it is there or nobody else is at it."""
         for pause_s in _pauses():
-            lease = self._lease(look)
+            time.sleep(pause_s)
+            entry, lease = self._find_or_lease(look)
+            if entry is not None:
+                flight.found = True
+                return self._given(look, entry)
             if lease:
                 value, flight.found = self._load(look, lease)
                 return value
-            time.sleep(pause_s)
-            entry = self._read(look)
-            if entry is not None:
-                flight.found = True
-                look.count(entry.outcome)
-                return entry.value
             if time.monotonic() >= deadline:
                 break
         look.count("miss")
@@ -270,12 +293,6 @@ class Cache:
 
     def _load(self, look: "_Look", lease: str, older: _Entry | None = None) -> tuple[Any, bool]:
         """What `load` reads, or `older` when the database fails; and whether others find it in Redis."""
-        entry = self._read(look)
-        if entry is not None and not entry.due:
-            # Somebody stored it between our look and our lease.
-            self._give_back(look, lease, b"", 0)
-            look.count("hit")
-            return entry.value, True
         started = time.monotonic()
         try:
             value = look.load()
@@ -316,6 +333,13 @@ class Cache:
 
     def _read(self, look: "_Look") -> _Entry | None:
         return look.entry(self._ask("GET", look.names.value))
+
+    def _find_or_lease(self, look: "_Look") -> tuple[_Entry | None, str | None]:
+        """What is stored; or the lease, unless somebody else has it. What is of another shape is as if it were not there."""
+        token = secrets.token_hex(8)
+        stored, leased = self._ask("EVAL", _FIND_OR_LEASE, 2, *look.names, token, LEASE_MS)
+        entry = look.entry(stored)
+        return entry, token if leased else None if entry or stored is None else self._lease(look)
 
     def _lease(self, look: "_Look") -> str | None:
         token = secrets.token_hex(8)

@@ -69,17 +69,33 @@ class TestOneForMany:
             thread.join()
         assert (source.asked, found) == (1, {4500: CROWD})
 
-    def test_who_was_slow_to_take_the_lease_finds_what_was_stored_meanwhile(self, one: Cache, other: Cache) -> None:
-        """It looked before the value was there, and takes the lease when that is free again."""
+    def test_who_was_slow_to_renew_finds_what_was_renewed_meanwhile(self, one: Cache, other: Cache) -> None:
+        """It found the value due, and takes the lease when that is free again."""
         lease = one._lease
+        read(one, Source("old"), namespace=Namespace("things", ttl_s=0.001, grace_s=30))
+        time.sleep(0.01)
 
         def slowly(look: Any) -> str | None:
-            read(other, Source("stored meanwhile"))
+            read(other, Source("renewed meanwhile"))
             return lease(look)
 
         one._lease = slowly  # type: ignore[method-assign]
         source = Source("not asked")
-        assert (read(one, source), source.asked) == ("stored meanwhile", 0)
+        assert (read(one, source), source.asked) == ("renewed meanwhile", 0)
+
+    def test_a_hit_is_one_trip_to_redis_and_a_miss_two(self, one: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+        trips: list[Any] = []
+        ask = one._ask
+
+        def counted(*command: Any) -> Any:
+            trips.append(command[0])
+            return ask(*command)
+
+        monkeypatch.setattr(one, "_ask", counted)
+        read(one, Source())
+        missed = len(trips)
+        read(one, Source())
+        assert (missed, len(trips) - missed) == (2, 1)
 
     def test_nobody_waits_long_for_who_died_with_the_lease(self, one: Cache, client: Redis) -> None:
         client.set(names_of(THINGS, "k").lease, "of a dead one", px=cache.LEASE_MS)
