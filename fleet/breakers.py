@@ -131,6 +131,7 @@ class Breaker(CircuitBreaker):
         self._figure = figure or Figure(name)
         self._lock = threading.Lock()
         self._calls: deque[tuple[float, bool]] = deque()
+        self._failures = 0  # among `_calls`: a busy window has thousands, and nobody counts them at each call
         self._epoch = 0
         self._opened_at: float | None = None
         self._opened_when: datetime | None = None
@@ -153,7 +154,7 @@ class Breaker(CircuitBreaker):
         """Failures within the window."""
         with self._lock:
             self._forget_old()
-            return sum(failed for _, failed in self._calls)
+            return self._failures
 
     @property
     def open_remaining(self) -> float:
@@ -192,8 +193,7 @@ class Breaker(CircuitBreaker):
         """How it stands, all of one moment."""
         with self._lock:
             self._forget_old()
-            failures = sum(failed for _, failed in self._calls)
-            return Reading(self.name, self._state_now(), failures, self._opened_when, self._forced, self._heard)
+            return Reading(self.name, self._state_now(), self._failures, self._opened_when, self._forced, self._heard)
 
     def force(self, how: str, *, epoch: int | None = None) -> None:
         """Hold it open or closed whatever happens, or let it decide again (AUTO): then it starts afresh.
@@ -209,7 +209,7 @@ class Breaker(CircuitBreaker):
     def forget(self) -> None:
         """What went on in the parent of this process says nothing here, and its locks may be held by threads that are not."""
         self._lock = threading.Lock()
-        self._calls.clear()
+        self._forget_all()
         self._epoch += 1
         self._probe_since = None
 
@@ -234,10 +234,10 @@ class Breaker(CircuitBreaker):
                 self._begin(STATE_OPEN if failed else STATE_CLOSED, why="probe")
                 return
             self._calls.append((self._now(), failed))
+            self._failures += failed
             self._forget_old()
-            failures = sum(bad for _, bad in self._calls)
             enough = len(self._calls) >= self._rules.min_calls
-            if failed and enough and failures * 100 >= self._rules.failure_percent * len(self._calls):
+            if failed and enough and self._failures * 100 >= self._rules.failure_percent * len(self._calls):
                 self._begin(STATE_OPEN, why="failures")
 
     def _give_back(self, ticket: _Ticket) -> None:
@@ -248,7 +248,7 @@ class Breaker(CircuitBreaker):
 
     def _begin(self, state: str, *, why: str) -> None:
         self._epoch += 1
-        self._calls.clear()
+        self._forget_all()
         self._probe_since = None
         self._opened_at = self._now() if state == STATE_OPEN else None
         if state != STATE_OPEN or self._opened_when is None:  # a probe that failed does not make it younger
@@ -274,7 +274,11 @@ class Breaker(CircuitBreaker):
     def _forget_old(self) -> None:
         oldest = self._now() - self._rules.window_s
         while self._calls and self._calls[0][0] < oldest:
-            self._calls.popleft()
+            self._failures -= self._calls.popleft()[1]
+
+    def _forget_all(self) -> None:
+        self._calls.clear()
+        self._failures = 0
 
 
 def _any_exception(kind: type[BaseException], error: BaseException) -> bool:

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
@@ -101,6 +102,42 @@ def test_failures_of_long_ago_do_not_count(breaker: Breaker, now: Clock) -> None
     now.s += 31
     fail(breaker, 4)
     assert (breaker.state, breaker.failure_count) == ("closed", 4)
+
+
+def test_a_call_costs_no_more_when_thousands_were_made_within_the_window(breaker: Breaker) -> None:
+    """Every request that asks Redis counts here, under one lock for all threads."""
+
+    class Counted:
+        """A call's outcome; to look at it is to count it."""
+
+        looked_at = 0
+
+        def __iter__(self) -> Iterator[float | bool]:
+            Counted.looked_at += 1
+            return iter((1000.0, False))
+
+        def __getitem__(self, place: int) -> float | bool:
+            Counted.looked_at += 1
+            return (1000.0, False)[place]
+
+    breaker._calls.extend(Counted() for _ in range(5000))  # type: ignore[misc]  # as if they had been made
+    succeed(breaker)
+    assert Counted.looked_at <= 2
+
+
+def test_what_leaves_the_window_leaves_the_count_of_failures(breaker: Breaker, now: Clock) -> None:
+    counts = []
+    for _ in range(4):
+        fail(breaker)
+        succeed(breaker, 9)
+        counts.append(breaker.failure_count)
+        now.s += 12
+    assert (counts, breaker.state) == ([1, 2, 3, 3], "closed")
+    now.s += 40
+    assert (breaker.failure_count, breaker.reading().failures) == (0, 0)
+    opened(breaker, now, for_s=10)
+    succeed(breaker)
+    assert (breaker.state, breaker.failure_count) == ("closed", 0)
 
 
 def test_who_answers_no_is_there(breaker: Breaker) -> None:
