@@ -24,7 +24,8 @@ from fleet import clock, config, metrics
 log = logging.getLogger("fleet.breakers")
 
 R = TypeVar("R")
-IsFailure = Callable[[type[BaseException], BaseException], bool]
+# None: it says nothing of what is behind the breaker, as if nobody had called.
+IsFailure = Callable[[type[BaseException], BaseException], bool | None]
 
 AUTO, FORCED_OPEN, FORCED_CLOSED = "auto", "forced_open", "forced_closed"
 _FORCED_STATES = {FORCED_OPEN: STATE_OPEN, FORCED_CLOSED: STATE_CLOSED}
@@ -168,7 +169,11 @@ class Breaker(CircuitBreaker):
         try:
             result = func(*args, **kwargs)
         except Exception as error:
-            self._note(ticket, failed=self.is_failure(type(error), error))
+            failed = self.is_failure(type(error), error)
+            if failed is None:
+                self._give_back(ticket)
+            else:
+                self._note(ticket, failed=failed)
             raise
         except BaseException:
             self._give_back(ticket)
@@ -241,7 +246,7 @@ class Breaker(CircuitBreaker):
                 self._begin(STATE_OPEN, why="failures")
 
     def _give_back(self, ticket: _Ticket) -> None:
-        """The call was broken off from outside: that says nothing about what is behind the breaker."""
+        """The call was broken off, or not made: that says nothing about what is behind the breaker."""
         with self._lock:
             if ticket.probe and ticket.epoch == self._epoch:
                 self._probe_since = None

@@ -59,6 +59,8 @@ class ConnectGuard:
             raise peewee.OperationalError("PostgreSQL does not take connections at the moment") from None
 
 
-def _is_outage(kind: type[BaseException], error: BaseException) -> bool:
-    """Whoever had no time left gave up too early to tell."""
-    return isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError) and deadline.left_s() != 0
+def _is_outage(kind: type[BaseException], error: BaseException) -> bool | None:
+    """None for whoever had no time left, and gave up too early to tell."""
+    if not isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):
+        return False
+    return None if deadline.left_s() == 0 else True

@@ -245,6 +245,29 @@ def test_a_probe_that_is_broken_off_leaves_room_for_the_next(breaker: Breaker, n
     assert breaker.state == "closed"
 
 
+class Untold(Exception):
+    """Whoever called gave up before they could know."""
+
+
+@pytest.fixture
+def doubting(now: Clock) -> Breaker:
+    return Breaker("test", RULES, is_failure=lambda _, error: None if isinstance(error, Untold) else True, now=now)
+
+
+def test_a_probe_that_could_not_tell_leaves_it_to_the_next_one(doubting: Breaker, now: Clock) -> None:
+    opened(doubting, now, for_s=10)
+    fail(doubting, 1, Untold)
+    assert doubting.state == "half_open"
+    fail(doubting)
+    assert doubting.state == "open"
+
+
+def test_calls_that_could_not_tell_hide_no_outage(doubting: Breaker) -> None:
+    fail(doubting, 20, Untold)
+    fail(doubting, 5)
+    assert doubting.state == "open"
+
+
 def test_forced_open_it_stays_open_and_forced_closed_closed(breaker: Breaker, now: Clock) -> None:
     breaker.force(FORCED_OPEN)
     now.s += 1000

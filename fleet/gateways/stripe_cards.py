@@ -242,13 +242,13 @@ def _is_replay(error: stripe.StripeError) -> bool:
     return bool((error.headers or {}).get("Idempotent-Replayed") == "true")
 
 
-def is_outage(kind: type[BaseException], error: BaseException) -> bool:
+def is_outage(kind: type[BaseException], error: BaseException) -> bool | None:
     """Whether a failed call says that Stripe is away or overwhelmed, and not that it refused this one.
 
-    A call that was cut short because its request had little time left says neither.
+    None for a call that was not made because its request had little time left: it says neither.
     """
     if isinstance(error.__cause__, deadline.Over):
-        return False
+        return None
     if isinstance(error, stripe.APIConnectionError | stripe.RateLimitError):
         return True
     return isinstance(error, stripe.APIError) and (error.http_status or 500) >= 500

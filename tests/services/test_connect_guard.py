@@ -126,6 +126,18 @@ def test_who_has_no_time_left_says_nothing_about_the_server(frozen: Database, br
     assert breaker.state == "closed"
 
 
+def test_a_probe_that_had_no_time_left_does_not_close_it(frozen: Database, breaker: Breaker) -> None:
+    waits(frozen, 1)
+    time.sleep(OPEN_S + 0.05)
+    deadline.begin(0.05)
+    try:
+        with pytest.raises(peewee.OperationalError):
+            frozen.one("SELECT 1")
+    finally:
+        deadline.end()
+    assert breaker.state == "half_open"
+
+
 def test_health_says_at_once_that_it_is_away(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     stuck = Breaker("postgresql-of-test", Rules())
     stuck.force("forced_open")
