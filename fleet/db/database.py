@@ -143,7 +143,14 @@ class Database(peewee.PostgresqlDatabase):
     def rollback(self) -> Any:
         if self._take_pending_begin() or self._connection_lost():
             return None
-        return super().rollback()
+        try:
+            return super().rollback()
+        except (peewee.OperationalError, peewee.InterfaceError):
+            # The server undoes it with the connection. Raised, this would hide what went wrong, and Peewee would keep what was
+            # to be done after the commit for the thread's next one.
+            if not self._connection_lost():
+                raise
+            return None
 
     def execute_sql(self, sql: str, params: Params | None = None) -> Any:
         """Run any SQL (Peewee's own path). A literal percent is written %%."""

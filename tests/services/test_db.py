@@ -111,3 +111,19 @@ def test_a_transaction_that_loses_its_connection_fails_as_a_whole(lose_connectio
         lose_connection()
         db.run(INSERT, ("B",))
     assert codes() == set()
+
+
+def test_what_is_wrong_is_told_though_the_connection_was_lost_before_it_was_rolled_back(
+    lose_connection: Callable[[], None],
+) -> None:
+    """And what was to be done after the commit is not done after the next one."""
+    done: list[str] = []
+    with pytest.raises(ZeroDivisionError), transaction():
+        db.run(INSERT, ("A",))
+        db.after_commit(lambda: done.append("A"))
+        lose_connection()
+        raise ZeroDivisionError
+    with transaction():
+        db.run(INSERT, ("B",))
+        db.after_commit(lambda: done.append("B"))
+    assert (codes(), done) == ({"B"}, ["B"])
