@@ -129,6 +129,7 @@ def _begin(actor: Actor, wish: Wish, claim: Claim, cards: CardGateway, place: Ex
 
     Whoever is going to ask the gateway has a place for it before anything is written.
     """
+    place.close()  # that of a run that was undone, if this is not the first
     first = claim.take()
     if first is not None:
         return first

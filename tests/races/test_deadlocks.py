@@ -10,12 +10,26 @@ import pytest
 from prometheus_client import REGISTRY
 
 from fleet import config
+from fleet.bulkheads import Bulkhead
 from fleet.db import atomic, committed, db, transaction
 from fleet.embedded import Databases
+from fleet.gateways.stripe_cards import StripeCards
+from tests.books import issued
 from tests.cast import Cast
+from tests.money import wish
 from tests.races.meeting import Runner
 from tests.races.scenes import activating, begun, completing, out, reserving, state_of
+from tests.stripe_server import GOOD_CARD, SECRET, stripe_server
 
+# A sequence keeps what is undone.
+UNDONE_ONCE = """
+CREATE SEQUENCE undone_times;
+CREATE FUNCTION undone_once() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    IF nextval('undone_times') = 1 THEN RAISE EXCEPTION 'not serializable' USING ERRCODE = '40001'; END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER undone_once BEFORE INSERT ON payment FOR EACH ROW EXECUTE FUNCTION undone_once();
+"""
 SERIALIZATION = "DO $$ BEGIN RAISE EXCEPTION 'not serializable' USING ERRCODE = '40001'; END $$"
 
 Rival = Callable[[str, str, Callable[[], Any]], Any]
@@ -90,6 +104,24 @@ def test_a_reservation_that_ran_into_a_deadlock_is_tried_again(
     assert booked.said == (201, None)
     assert db.one("SELECT count(*) FROM rental") == (1,)
     assert deadlocks() == 1
+
+
+def test_a_card_payment_that_was_undone_for_another_takes_one_place_at_the_gateway(
+    cast: Cast, heals: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second place would turn somebody else away, and where there is one place, this very payment."""
+    invoice = issued(cast)
+    with stripe_server() as (stripe, address):
+        cards = StripeCards("sk_test_1", address, SECRET, bulkhead=Bulkhead("stripe", 1))
+        monkeypatch.setattr(cast.app.extensions["fleet"], "cards", cards)
+        db.execute_sql(UNDONE_ONCE)
+        try:
+            answer = cast.ana.post("/v1/payments", wish(invoice, 70, "card", reference=GOOD_CARD), key="k")
+        finally:
+            db.execute_sql("DROP TRIGGER undone_once ON payment; DROP FUNCTION undone_once; DROP SEQUENCE undone_times")
+        assert (answer.status_code, stripe.charged) == (201, 70)
+        with cards.place():
+            pass
 
 
 class TestCommitted:
