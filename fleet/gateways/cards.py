@@ -23,8 +23,8 @@ class CardsResting(CardsUnavailable):
     """The gateway was not asked: its breaker is open, or too many are asking. Whoever comes again later has lost nothing."""
 
 
-class TooManyCharges(CardsUnavailable):
-    """The charge is not among as many as may be looked through; the gateway is not away."""
+class NotShown(CardsUnavailable):
+    """The gateway is not away, and does not show this one. What became of others it may tell."""
 
 
 class CardsNotConfigured(Exception):
@@ -123,7 +123,7 @@ class CardGateway(Protocol):
         """Charge the card once, however often it is called for one payment. Raises CardsUnavailable."""
 
     def find(self, charge: Charge) -> Outcome | None:
-        """How the payment's charge stands; None when there is none (yet). Raises CardsUnavailable, TooManyCharges."""
+        """How the payment's charge stands; None when there is none (yet). Raises CardsUnavailable, NotShown."""
 
     def void(self, charge: Charge) -> Outcome | None:
         """See to it that the payment is never charged, or tell that it was; None: look again. Raises CardsUnavailable."""
@@ -132,7 +132,7 @@ class CardGateway(Protocol):
         """Give back once, however often it is called for one refund. Raises CardsUnavailable."""
 
     def find_refund(self, order: RefundOrder) -> RefundOutcome:
-        """How a refund stands that was accepted. Raises CardsUnavailable."""
+        """How a refund stands that was accepted. Raises CardsUnavailable, NotShown."""
 
     def event(self, payload: bytes, signature: str) -> CardEvent:
         """What a webhook says. Raises BadSignature, and ValueError for what is no event."""

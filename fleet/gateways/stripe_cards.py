@@ -26,10 +26,10 @@ from fleet.gateways.cards import (
     CardsResting,
     CardsUnavailable,
     Charge,
+    NotShown,
     Outcome,
     RefundOrder,
     RefundOutcome,
-    TooManyCharges,
 )
 from fleet.gateways.stripe_events import code_of, declined, event_of, metadata_of, outcome_of, refund_outcome
 from fleet.gateways.wire import Caller, Limits, NotConnected
@@ -123,14 +123,14 @@ class StripeCards:
         wanted = str(charge.payment_id)
         page: Any = {"created": created, "limit": 100}
         for _ in range(MOST_LOOKED_AT // 100):
-            intents = self._call(partial(self._client.v1.payment_intents.list, page))
+            intents = self._look(partial(self._client.v1.payment_intents.list, page))
             for intent in intents.data:
                 if metadata_of(intent).get("payment_id") == wanted:
                     return outcome_of(intent, charge)
             if not intents.has_more:
                 return None
             page = {**page, "starting_after": intents.data[-1].id}
-        raise TooManyCharges("too many charges to look through")
+        raise NotShown("too many charges to look through")
 
     def void(self, charge: Charge) -> Outcome | None:
         """Without a charge there is nothing to cancel, but one may still be on its way: its key is spent on a charge that
@@ -171,7 +171,7 @@ class StripeCards:
         if order.reference is None:
             return self.refund(order)
         reference = order.reference
-        return refund_outcome(self._call(lambda: self._client.v1.refunds.retrieve(reference)))
+        return refund_outcome(self._look(lambda: self._client.v1.refunds.retrieve(reference)))
 
     def event(self, payload: bytes, signature: str) -> CardEvent:
         try:
@@ -196,7 +196,14 @@ class StripeCards:
         return self._call(lambda: self._client.v1.payment_intents.create(params, options))
 
     def _retrieved(self, charge: Charge, reference: str) -> Outcome:
-        return outcome_of(self._call(lambda: self._client.v1.payment_intents.retrieve(reference)), charge)
+        return outcome_of(self._look(lambda: self._client.v1.payment_intents.retrieve(reference)), charge)
+
+    def _look(self, call: Callable[[], T]) -> T:
+        """Raises CardsUnavailable; NotShown for what Stripe does not know, as after a change of the account."""
+        try:
+            return self._call(call)
+        except stripe.InvalidRequestError as refused:
+            raise NotShown(f"not shown: {code_of(refused.code)}") from None
 
     def _call(self, call: Callable[[], T]) -> T:
         """Raises CardsUnavailable, and those errors of Stripe's that are answers."""

@@ -18,7 +18,7 @@ from fleet import clock
 from fleet.auth import Actor
 from fleet.db import atomic, db
 from fleet.errors import InProgress, Invalid, PaymentDeclined, Unavailable
-from fleet.gateways.cards import CardGateway, CardsUnavailable, Charge, Outcome, TooManyCharges
+from fleet.gateways.cards import CardGateway, CardsUnavailable, Charge, NotShown, Outcome
 from fleet.idempotency import KEPT_HOURS, Claim, StoredAnswer
 from fleet.models.invoices import invoice_for_update
 from fleet.models.payments import CLAIM_PENDING, Payment, payment_for_update
@@ -103,7 +103,7 @@ def settle_pending(cards: CardGateway, *, limit: int = 50) -> int:
     """Ask the gateway about payments that nobody is asking about, and settle them; returns how many were settled.
 
     Two sweeps at once share them. Stops when the gateway is away, and after SWEEP_BUDGET_S: whatever is left is due again when
-    its lease ends. One that cannot be found among too many holds up no other.
+    its lease ends. One that the gateway does not show holds up no other.
     """
     settled, deadline = 0, time.monotonic() + SWEEP_BUDGET_S
     for (payment_id,) in db.rows(CLAIM_PENDING, {"limit": limit, "attempt_s": ATTEMPT.total_seconds()}):
@@ -112,8 +112,8 @@ def settle_pending(cards: CardGateway, *, limit: int = 50) -> int:
         payment: Payment = Payment.get_by_id(payment_id)
         try:
             outcome = _looked_up(cards, payment)
-        except TooManyCharges:
-            log.error("too many charges to look through", extra={"payment_id": payment.id})
+        except NotShown as lost:
+            log.error("charge not shown", extra={"payment_id": payment.id, "cause": f"{lost}"})
             continue
         except CardsUnavailable as away:
             log.warning("card gateway away", extra={"payment_id": payment.id, "cause": f"{away}"})

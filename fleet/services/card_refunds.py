@@ -7,7 +7,7 @@ from uuid import UUID
 
 from fleet import clock
 from fleet.db import atomic, db, transaction
-from fleet.gateways.cards import CardGateway, CardsNotConfigured, CardsUnavailable, RefundOrder, RefundOutcome
+from fleet.gateways.cards import CardGateway, CardsNotConfigured, CardsUnavailable, NotShown, RefundOrder, RefundOutcome
 from fleet.models.payments import CLAIM_SENT_REFUNDS, Payment, Refund, payment_for_update
 from fleet.services import outbox, refunds
 from fleet.services.outbox import Message
@@ -71,6 +71,9 @@ def settle_sent(cards: CardGateway, *, limit: int = 50) -> int:
         refund: Refund = Refund.get_by_id(refund_id)
         try:
             outcome = cards.find_refund(_order(refund, Payment.get_by_id(refund.payment_id)))
+        except NotShown as lost:
+            log.error("refund not shown", extra={"refund_id": refund.id, "cause": f"{lost}"})
+            continue
         except CardsUnavailable as away:
             log.warning("card gateway away", extra={"refund_id": refund.id, "cause": f"{away}"})
             break

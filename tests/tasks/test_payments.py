@@ -10,7 +10,7 @@ from flask import Flask
 from fleet import clock
 from fleet.breakers import Breaker, Rules
 from fleet.db import db
-from fleet.gateways.cards import Charge, TooManyCharges
+from fleet.gateways.cards import Charge, NotShown
 from fleet.gateways.stripe_cards import StripeCards, is_outage
 from fleet.services import card_payments
 from tasks import payments, topics
@@ -110,11 +110,38 @@ def test_a_charge_that_is_not_found_among_too_many_holds_up_no_other(
     def find(self: StripeCards, charge: Charge) -> None:
         asked.append(charge.payment_id)
         if charge.payment_id == lost:
-            raise TooManyCharges("too many")
+            raise NotShown("too many")
 
     monkeypatch.setattr(StripeCards, "find", find)
     payments.settle_pending()
     assert set(asked) == {lost, found}
+
+
+def test_what_the_gateway_does_not_know_holds_up_no_other(cast: Cast, stripe: Stripe) -> None:
+    """As after a change of the account: Stripe answers, so it is not away, and nobody knows what became of the money."""
+    lost, found = issued(cast), issued(cast)
+    for invoice, minutes in ((lost, 2), (found, 1)):
+        ends_at = clock.now() - timedelta(minutes=minutes)
+        payment = card_payment(invoice, reference=GOOD_CARD, attempt_ends_at=ends_at)
+        if invoice is lost:
+            db.execute_sql("UPDATE payment SET gateway_reference = 'pi_of_another_account' WHERE id = %s", (payment,))
+        else:
+            form = {
+                "amount": "11070", "currency": "eur", "metadata[payment_id]": f"{payment}", "confirm": "true",
+                "payment_method": GOOD_CARD,
+            }  # fmt: skip
+            stripe.answer("POST", "/v1/payment_intents", form, None)
+    payments.settle_pending()
+    assert (standing(lost), standing(found)) == (("open", 0, 11_070), ("paid", 11_070, 0))
+
+
+def test_a_refund_that_the_gateway_does_not_know_ends_no_sweep(refund: str, stripe: Stripe) -> None:
+    stripe.refund_status = "pending"
+    payments.send_refund([refund])
+    stripe.refunds.clear()
+    db.execute_sql("UPDATE refund SET attempt_ends_at = now() - interval '1 minute'")
+    payments.settle_pending()
+    assert status() == "sent"
 
 
 def test_a_gateway_that_takes_its_time_ends_the_sweep_before_its_worker_is_missed(
