@@ -66,6 +66,7 @@ class Lookups:
         """The addresses of a name; none where it has none, or nobody says so in time."""
         ask = lookup or socket.getaddrinfo
         answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        ends_at = time.monotonic() + timeout_s
         if not self._free.acquire(timeout=timeout_s):
             return []
 
@@ -77,9 +78,13 @@ class Lookups:
             finally:
                 self._free.release()
 
-        threading.Thread(target=asked, daemon=True, name="lookup").start()
         try:
-            found = answers.get(timeout=timeout_s)
+            threading.Thread(target=asked, daemon=True, name="lookup").start()
+        except RuntimeError:  # no more threads are to be had
+            self._free.release()
+            return []
+        try:
+            found = answers.get(timeout=max(0.0, ends_at - time.monotonic()))
         except queue.Empty:
             found = []
         return [(family, place) for family, _, _, _, place in found]
