@@ -22,6 +22,9 @@ from fleet.embedded.server import HOST, usable_port
 from fleet.gateways.webhooks import NotDelivered, Sender
 from tests.receiver import Receiver, dripping, endless, on_the_wire, receiver, saying, silent
 
+# The breakers of hosts take their thresholds from the settings.
+pytestmark = pytest.mark.usefixtures("app")
+
 QUICK_S = 0.4
 PUBLIC_ADDRESS = "93.184.215.14"
 
