@@ -4,6 +4,7 @@ import signal
 import time
 from datetime import timedelta
 from functools import partial
+from typing import Any
 
 import psycopg2
 
@@ -113,18 +114,30 @@ def slow_query(scene: Scene) -> None:
     scene.stage.sql("UPDATE drill_switch SET slow_s = 0")
 
 
+def _all_connections(scene: Scene) -> list[Any]:
+    """Take every connection. The service's own are ended when there is no other, again and again: ended before, it would
+    have them back before so many strangers have come."""
+    taken: list[Any] = []
+    until, in_vain = time.monotonic() + 30, 0
+    while in_vain < 10 and time.monotonic() < until:
+        try:
+            taken.append(psycopg2.connect(scene.stage.running.database_url))
+            in_vain = 0
+        except psycopg2.OperationalError:
+            ended = scene.stage.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'fleet_runtime'")
+            in_vain = 0 if ended else in_vain + 1
+            time.sleep(0 if ended else 0.02)
+    return taken
+
+
 @drill("connections-exhausted", settled_s=LETTER_S)
 def connections_exhausted(scene: Scene) -> None:
     """Strangers hold every connection of the database and the service has lost its own: 503 until they let go."""
-    strangers = []
-    scene.stage.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'fleet_runtime'")
-    until = time.monotonic() + scene.chosen(6, 3)
-    while time.monotonic() < until:
-        try:
-            strangers.append(psycopg2.connect(scene.stage.running.database_url))
-        except psycopg2.OperationalError:
-            time.sleep(0.05)
+    strangers = _all_connections(scene)
+    time.sleep(scene.chosen(6, 3))
     scene.faults += 1
+    [(kept,)] = scene.stage.sql("SELECT count(*) FROM pg_stat_activity WHERE usename = 'fleet_runtime'")
+    scene.expect(kept == 0, f"the service kept {kept} connections")
     scene.remarks.append(f"{len(strangers)} strangers")
     for stranger in strangers:
         stranger.close()
