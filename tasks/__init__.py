@@ -11,6 +11,7 @@ from typing import Any
 
 from celery import Celery, Task, signals
 
+from fleet.db import db
 from tasks import delivery, speech
 from tasks.causes import cause_of
 from tasks.wiring import share_breakers, wire
@@ -88,6 +89,12 @@ def _wire_worker_or_beat(**_: Any) -> None:
 def _share_breakers(**_: Any) -> None:
     """In each of the pool's children: they call what is outside, and they fork no more."""
     share_breakers("worker")
+
+
+@signals.task_prerun.connect
+def _begin_afresh(**_: Any) -> None:
+    if db.forget_unfinished():
+        log.warning("the task before was broken off within a transaction")
 
 
 @signals.task_failure.connect

@@ -152,6 +152,21 @@ class Database(peewee.PostgresqlDatabase):
                 raise
             return None
 
+    def forget_unfinished(self) -> bool:
+        """End what work that was broken off left open in this thread; the server undoes it when the connection closes.
+
+        Returns whether there was anything. For a worker, whose time limit may strike between any two steps, also between
+        Peewee's note of a transaction and the block that would end it: the thread would stay in it for ever.
+        """
+        if not self.in_transaction():
+            return False
+        connection, state = self._state.conn, self._state
+        state.reset()
+        state.begin_pending, state.assumed, state.joined_blocks, state.lent = False, None, 0, False
+        if connection is not None:
+            connection.close()
+        return True
+
     def execute_sql(self, sql: str, params: Params | None = None) -> Any:
         """Run any SQL (Peewee's own path). A literal percent is written %%."""
         return self._send(lambda: self._execute(sql, params or ()), repeatable=sql.startswith("SELECT"))
