@@ -30,6 +30,7 @@ from fleet.rules.priorities import Priority
 
 ROOT = Path(__file__).parents[1]
 THREADS, WAIT_S, WORK_S, REPORT_S = 4, 2.0, 0.2, 0.6
+ORIGIN = "https://console.example"
 
 
 class Toy:
@@ -37,7 +38,9 @@ class Toy:
 
     def __init__(self) -> None:
         pattern = re.compile(rb"(GET /health[? ])|(GET /return[? ])|(GET /report[? ])")
-        admission = Admission(pattern, longest_wait_s=WAIT_S, most_waiting=400, most_deferrable=2, headers={})
+        admission = Admission(
+            pattern, longest_wait_s=WAIT_S, most_waiting=400, most_deferrable=2, headers={}, cors_origins=(ORIGIN,)
+        )
         self.extensions = {EXTENSION: admission}
         self.done: Counter[str] = Counter()
 
@@ -71,7 +74,7 @@ class Clients:
     def ask(self, path: str) -> Reply:
         started = time.monotonic()
         with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)) as connection:
-            connection.request("GET", path, headers={"X-Request-ID": "mine"})
+            connection.request("GET", path, headers={"X-Request-ID": "mine", "Origin": ORIGIN})
             response = connection.getresponse()
             headers = {name.lower(): value for name, value in response.getheaders()}
             return Reply(response.status, headers, response.read(), time.monotonic() - started)
@@ -137,6 +140,7 @@ def test_who_cannot_be_served_in_time_hears_so_at_once(clients: Clients) -> None
     assert {(reply.headers["content-type"], reply.headers["retry-after"]) for reply in refused} == {
         ("application/problem+json", "2")
     }
+    assert {reply.headers["access-control-allow-origin"] for reply in refused} == {ORIGIN}
     problem = json.loads(refused[0].body)
     assert (problem["code"], problem["status"], problem["request_id"]) == ("overloaded", 503, "mine")
     assert json.loads(clients.ask("/done").body)["/work"] - before == len(served)
@@ -181,3 +185,45 @@ def test_the_priorities_are_the_same_on_both_sides() -> None:
 def test_a_request_has_the_priority_that_its_operation_declares(app: Flask, line: str, priority: Priority) -> None:
     admission: Admission = app.extensions[EXTENSION]
     assert admission.priority(line.encode()) == priority
+
+
+class TestARefusal:
+    def refused(self, *lines: str, body: bytes = b"") -> Reply:
+        """What toy's admission says to the request of these lines, and after how many seconds."""
+        received = bytearray("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body)
+        started = time.monotonic()
+        answer = toy.extensions[EXTENSION].refusal(received, Priority.NORMAL)
+        seconds = time.monotonic() - started
+        head, _, said = answer.partition(b"\r\n\r\n")
+        status, *given = head.decode().split("\r\n")
+        headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in given)}
+        return Reply(int(status.split(" ")[1]), headers, said, seconds)
+
+    @pytest.mark.parametrize("sent", [f"Origin: {ORIGIN}", f"origin:{ORIGIN}", f"ORIGIN: \t {ORIGIN} \t"])
+    def test_a_script_of_an_allowed_origin_may_read_it(self, sent: str) -> None:
+        reply = self.refused("GET /work HTTP/1.1", "Host: a", sent)
+        assert reply.headers["access-control-allow-origin"] == ORIGIN
+        assert "Retry-After" in reply.headers["access-control-expose-headers"]
+        assert reply.headers["vary"] == "Origin"
+
+    @pytest.mark.parametrize(
+        "sent", ["Origin: https://evil.example", f"Origin: {ORIGIN}.evil.example", "Origin: null", "Origin:", "Origin: \xff",
+                 f"X-Origin: {ORIGIN}", f"X: Origin: {ORIGIN}"]
+    )  # fmt: skip
+    def test_another_origin_is_told_nothing(self, sent: str) -> None:
+        reply = self.refused("GET /work HTTP/1.1", "Host: a", sent)
+        assert not [name for name in reply.headers if name.startswith("access-control")]
+        assert reply.headers["vary"] == "Origin", "a cache must not hand this answer to an origin of the list"
+
+    def test_what_stands_in_the_body_is_no_header(self) -> None:
+        body = f"\r\nOrigin: {ORIGIN}\r\nX-Request-ID: forged\r\n".encode()
+        reply = self.refused("POST /work HTTP/1.1", "Host: a", body=body)
+        assert "access-control-allow-origin" not in reply.headers
+        assert reply.headers["x-request-id"] != "forged"
+
+    @pytest.mark.parametrize("header", ["X-Request-ID", "Origin"])
+    def test_blanks_without_end_cost_no_time(self, header: str) -> None:
+        """A refusal is there to save work: the main loop makes it, and who could keep it busy would stop the process."""
+        blanks = f"{header}:" + " " * 4000 + "\rx"
+        assert self.refused("GET /work HTTP/1.1", "Host: a", blanks).seconds < 0.5
+        assert self.refused("POST /work HTTP/1.1", "Host: a", body=f"\r\n{blanks}".encode()).seconds < 0.5
