@@ -78,7 +78,8 @@ class Admission:
             **sharing_headers(self.cors_origins, _value(_ORIGIN, received)),
         }
         head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        return f"HTTP/1.1 503 Service Unavailable\r\n{head}\r\n".encode() + body
+        shown = b"" if received.startswith(b"HEAD ") else body
+        return f"HTTP/1.1 503 Service Unavailable\r\n{head}\r\n".encode() + shown
 
     def _note(self, priority: Priority) -> None:
         metrics.REFUSED.labels(priority.name.lower()).inc()

@@ -227,3 +227,8 @@ class TestARefusal:
         blanks = f"{header}:" + " " * 4000 + "\rx"
         assert self.refused("GET /work HTTP/1.1", "Host: a", blanks).seconds < 0.5
         assert self.refused("POST /work HTTP/1.1", "Host: a", body=f"\r\n{blanks}".encode()).seconds < 0.5
+
+    def test_a_refused_head_has_no_body(self) -> None:
+        reply = self.refused("HEAD /work HTTP/1.1", "Host: a")
+        assert (reply.status, reply.body) == (503, b"")
+        assert int(reply.headers["content-length"]) > 0
