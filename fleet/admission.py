@@ -54,7 +54,7 @@ class Admission:
         return _OF_GROUP[found.lastindex] if found and found.lastindex else Priority.NORMAL
 
     def refusal(self, received: bytes | bytearray, priority: Priority) -> bytes:
-        """The whole answer to a request that nobody works on; it is counted, and logged once a second."""
+        """The whole answer to a request that nobody works on; it is counted, and once a second the sum is logged."""
         self._note(priority)
         request_id = _value(_SENT_ID, received)
         request_id = request_id if REQUEST_ID.fullmatch(request_id) else clock.new_id().hex
@@ -86,8 +86,7 @@ class Admission:
         self._refused[priority.name.lower()] += 1
         if time.monotonic() >= self._log_again_at:
             self._log_again_at = time.monotonic() + _LOG_EVERY_S
-            log.warning("requests refused: too much to do", extra={"count": dict(self._refused)})
-            self._refused.clear()
+            log.warning("requests refused: too much to do", extra={"refused_so_far": dict(self._refused)})
 
 
 def _value(header: re.Pattern[bytes], received: bytes | bytearray) -> str:

@@ -24,6 +24,7 @@ import pytest
 from flask import Flask
 
 from deploy import waiting_room
+from fleet import metrics
 from fleet.admission import EXTENSION, Admission
 from fleet.embedded.server import usable_port
 from fleet.rules.priorities import Priority
@@ -232,3 +233,18 @@ class TestARefusal:
         reply = self.refused("HEAD /work HTTP/1.1", "Host: a")
         assert (reply.status, reply.body) == (503, b"")
         assert int(reply.headers["content-length"]) > 0
+
+    def test_each_is_counted_and_a_line_a_second_says_how_many_there_were(self, caplog: pytest.LogCaptureFixture) -> None:
+        admission = Admission(re.compile(rb"(x)"), longest_wait_s=1, most_waiting=1, most_deferrable=1, headers={})
+        counted = metrics.REFUSED.labels("normal")._value
+        before = counted.get()
+        with caplog.at_level("WARNING", logger="fleet.admission"):
+            for _ in range(5):
+                admission.refusal(b"GET /work HTTP/1.1\r\n\r\n", Priority.NORMAL)
+            admission._log_again_at = 0  # a second later, or days
+            admission.refusal(b"GET /work HTTP/1.1\r\n\r\n", Priority.DEFERRABLE)
+        assert counted.get() - before == 5
+        assert [line.__dict__["refused_so_far"] for line in caplog.records] == [
+            {"normal": 1},
+            {"normal": 5, "deferrable": 1},
+        ]
