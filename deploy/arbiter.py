@@ -30,7 +30,7 @@ def set_mark(worker: Any) -> None:
     worker.mark[0] = 1
 
 
-class PatientArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
+class PatientArbiter(Arbiter):
     """The master: HUP starts workers with new code, and an old one goes for each of them that has booted."""
 
     def __init__(self, app: Any) -> None:
@@ -132,5 +132,10 @@ class PatientArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         if not self.reexec_pid and self._failed:
             self.log.error("The new master ended before it served; this one goes on until the next TERM")
             self._leaves_by = None
-        elif not self.reexec_pid or time.monotonic() >= leaves_by or select.select([self._successor], [], [], 0)[0]:
+        elif not self.reexec_pid or time.monotonic() >= leaves_by or self._successor_serves():
             raise StopIteration
+
+    def _successor_serves(self) -> bool:
+        """Whether the new master said so. One that ended without a word closed the pipe, and may not be buried yet."""
+        pipe = self._successor
+        return pipe is not None and bool(select.select([pipe], [], [], 0)[0]) and os.read(pipe, 1) != b""

@@ -39,7 +39,7 @@ MAX_HEAD_BYTES = 32 * 1024
 MAX_BODY_BYTES = 1024 * 1024  # the app refuses what is longer, without reading it
 READ_BYTES = 64 * 1024
 END_OF_HEAD = b"\r\n\r\n"
-CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,10})[ \t]*(?:\r\n|$)", re.IGNORECASE)
+CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*0*([0-9]{1,10})[ \t]*(?:\r\n|$)", re.IGNORECASE)
 ASKS_FOR_LEAVE = re.compile(rb"\r\nexpect:[ \t]*100-continue[ \t]*\r\n", re.IGNORECASE)
 TO_READ = select.EPOLLIN | select.EPOLLONESHOT
 TO_WRITE = select.EPOLLOUT | select.EPOLLONESHOT
@@ -377,8 +377,7 @@ class BufferedWorker(gthread.ThreadWorker):
 
     def _place(self, client: Client) -> bool:
         """Let a whole request wait in the room, or for the thread of health; refuse it where there is no place."""
-        assert self.admission is not None  # noqa: S101 - for the types
-        client.priority = self.admission.priority(client.received)
+        client.priority = self.room.admission.priority(client.received)
         client.whole_at = time.monotonic()
         client.admitted = True
         if client.priority == VITAL and self.vital.qsize() < MOST_VITAL:
@@ -388,8 +387,7 @@ class BufferedWorker(gthread.ThreadWorker):
         return False
 
     def _is_refused(self, client: Client) -> bool:
-        assert self.admission is not None  # noqa: S101 - for the types
-        client.refuse(self.admission.refusal(client.received, client.priority))
+        client.refuse(self.room.admission.refusal(client.received, client.priority))
         return True
 
     def _refuse(self, client: Client) -> None:

@@ -33,6 +33,7 @@ class WaitingRoom:
     """Requests that wait. Each is a client with a `priority` and the time `whole_at` since which its request is here."""
 
     def __init__(self, admission: Admission, threads: int) -> None:
+        self.admission = admission
         self._longest_wait_s = admission.longest_wait_s
         self._most = admission.most_waiting
         self._most_deferrable = admission.most_deferrable

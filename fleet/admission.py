@@ -10,6 +10,7 @@ import re
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from urllib.parse import unquote_to_bytes
 
 import orjson
 from flask import Flask
@@ -18,13 +19,16 @@ from fleet import clock, metrics
 from fleet.config import Settings
 from fleet.errors import Overloaded
 from fleet.http import Operation
-from fleet.observe import REQUEST_ID, constant_headers
+from fleet.observe import REQUEST_ID, constant_headers, sharing_headers
 from fleet.rules.priorities import Priority
 
 log = logging.getLogger("fleet.admission")
 
 EXTENSION = "fleet.admission"
-_SENT_ID = re.compile(rb"\r\nx-request-id:[ \t]*([^\r\n]*?)[ \t]*\r\n", re.IGNORECASE)
+_END_OF_HEAD = b"\r\n\r\n"
+# The blanks around a value are stripped afterwards: a pattern that tells them from it can be made to try all ways to do so.
+_SENT_ID = re.compile(rb"\r\nx-request-id:([^\r\n]*)", re.IGNORECASE)
+_ORIGIN = re.compile(rb"\r\norigin:([^\r\n]*)", re.IGNORECASE)
 _PARAMETER = re.compile(r"<[^<>]+>")
 _LOG_EVERY_S = 1.0
 
@@ -41,19 +45,19 @@ class Admission:
     most_waiting: int
     most_deferrable: int
     headers: dict[str, str]
+    cors_origins: tuple[str, ...] = ()
     _refused: Counter[str] = field(default_factory=Counter)
     _log_again_at: float = 0
 
     def priority(self, received: bytes | bytearray) -> Priority:
         """The priority of the request that begins so."""
-        found = self.pattern.match(received)
+        found = self.pattern.match(received) or self.pattern.match(_spelled_out(received))
         return _OF_GROUP[found.lastindex] if found and found.lastindex else Priority.NORMAL
 
     def refusal(self, received: bytes | bytearray, priority: Priority) -> bytes:
-        """The whole answer to a request that nobody works on; it is counted, and logged once a second."""
+        """The whole answer to a request that nobody works on; it is counted, and once a second the sum is logged."""
         self._note(priority)
-        sent = _SENT_ID.search(received)
-        request_id = sent[1].decode("latin-1") if sent else ""
+        request_id = _value(_SENT_ID, received)
         request_id = request_id if REQUEST_ID.fullmatch(request_id) else clock.new_id().hex
         error = Overloaded(retry_after_s=_RETRY_AFTER_S[priority])
         problem = {
@@ -72,17 +76,30 @@ class Admission:
             "X-Request-ID": request_id,
             **error.headers,
             **self.headers,
+            **sharing_headers(self.cors_origins, _value(_ORIGIN, received)),
         }
         head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        return f"HTTP/1.1 503 Service Unavailable\r\n{head}\r\n".encode() + body
+        shown = b"" if received.startswith(b"HEAD ") else body
+        return f"HTTP/1.1 503 Service Unavailable\r\n{head}\r\n".encode() + shown
 
     def _note(self, priority: Priority) -> None:
         metrics.REFUSED.labels(priority.name.lower()).inc()
         self._refused[priority.name.lower()] += 1
         if time.monotonic() >= self._log_again_at:
             self._log_again_at = time.monotonic() + _LOG_EVERY_S
-            log.warning("requests refused: too much to do", extra={"count": dict(self._refused)})
-            self._refused.clear()
+            log.warning("requests refused: too much to do", extra={"refused_so_far": dict(self._refused)})
+
+
+def _spelled_out(received: bytes | bytearray) -> bytes:
+    """Method and path as the routes see them; empty where they stood there so already."""
+    line = bytes(received[: received.find(b"\r\n")]).partition(b"?")[0]
+    return unquote_to_bytes(line) + b" " if b"%" in line else b""
+
+
+def _value(header: re.Pattern[bytes], received: bytes | bytearray) -> str:
+    """What the head of a request says there; empty where it does not."""
+    found = header.search(received, 0, received.find(_END_OF_HEAD))
+    return found[1].decode("latin-1").strip(" \t") if found else ""
 
 
 _GROUPS = (Priority.VITAL, Priority.URGENT, Priority.DEFERRABLE)
@@ -97,6 +114,7 @@ def register(app: Flask, settings: Settings) -> None:
         most_waiting=settings.web_queue_length,
         most_deferrable=settings.web_deferrable_threads or max(1, settings.web_threads // 2),
         headers=constant_headers(settings),
+        cors_origins=settings.cors_origins,
     )
 
 

@@ -365,6 +365,8 @@ class Cache:
         if time.monotonic() < self._deaf_until:
             return
         owed = self._debts.all()
+        if not owed:
+            return  # another thread was quicker; Redis would refuse to delete nothing
         try:
             self._line.ask("DEL", *owed)
         except _TROUBLE:

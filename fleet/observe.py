@@ -95,16 +95,22 @@ def _finish_headers(headers: Headers, settings: Settings) -> None:
 
 
 def _share_with_origins(headers: Headers, allowed: tuple[str, ...]) -> None:
-    """CORS (Fetch standard) by exact list, without credentials: scripts of other origins send a bearer token or nothing."""
-    # On every answer, or a cache would hand what one origin may not read to another, and the other way round.
-    headers.add("Vary", "Origin")
-    origin = request.headers.get("Origin")
-    if origin not in allowed or not origin:
-        return
-    headers["Access-Control-Allow-Origin"] = origin
-    headers["Access-Control-Expose-Headers"] = _EXPOSED_HEADERS
-    if request.method == "OPTIONS":
+    shared = sharing_headers(allowed, request.headers.get("Origin"))
+    for name, value in shared.items():
+        headers.add(name, value)
+    if len(shared) > 1 and request.method == "OPTIONS":
         headers.update(_PREFLIGHT_HEADERS)
+
+
+def sharing_headers(allowed: tuple[str, ...], origin: str | None) -> dict[str, str]:
+    """CORS (Fetch standard) by exact list, without credentials: scripts of other origins send a bearer token or nothing."""
+    if not allowed:
+        return {}
+    # On every answer, or a cache would hand what one origin may not read to another, and the other way round.
+    shared = {"Vary": "Origin"}
+    if origin and origin in allowed:
+        shared |= {"Access-Control-Allow-Origin": origin, "Access-Control-Expose-Headers": _EXPOSED_HEADERS}
+    return shared
 
 
 def _record(response: Response) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from deploy.arbiter import PatientArbiter
 from fleet.embedded.server import usable_port
 
 ROOT = Path(__file__).parents[1]
@@ -190,6 +191,23 @@ def test_a_new_master_that_fails_leaves_the_old_one_serving(site: Site) -> None:
     assert nobody_noticed(seen)
     site.master.terminate()
     assert site.master.wait(WAIT_S) == 0
+
+
+def test_a_new_master_that_ended_without_a_word_is_not_taken_for_one_that_serves() -> None:
+    """Its end of the pipe closes a moment before its parent hears that it ended."""
+    master = PatientArbiter.__new__(PatientArbiter)
+    master.reexec_pid, master._failed = os.getpid(), False
+    master._successor, writer = os.pipe()
+    leaves_by = time.monotonic() + WAIT_S
+    try:
+        master._make_way(leaves_by)  # nothing said yet
+        os.write(writer, b"!")
+        with pytest.raises(StopIteration):
+            master._make_way(leaves_by)
+        os.close(writer)
+        master._make_way(leaves_by)
+    finally:
+        os.close(master._successor)
 
 
 @pytest.mark.slow

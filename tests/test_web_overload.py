@@ -24,12 +24,14 @@ import pytest
 from flask import Flask
 
 from deploy import waiting_room
+from fleet import metrics
 from fleet.admission import EXTENSION, Admission
 from fleet.embedded.server import usable_port
 from fleet.rules.priorities import Priority
 
 ROOT = Path(__file__).parents[1]
 THREADS, WAIT_S, WORK_S, REPORT_S = 4, 2.0, 0.2, 0.6
+ORIGIN = "https://console.example"
 
 
 class Toy:
@@ -37,7 +39,9 @@ class Toy:
 
     def __init__(self) -> None:
         pattern = re.compile(rb"(GET /health[? ])|(GET /return[? ])|(GET /report[? ])")
-        admission = Admission(pattern, longest_wait_s=WAIT_S, most_waiting=400, most_deferrable=2, headers={})
+        admission = Admission(
+            pattern, longest_wait_s=WAIT_S, most_waiting=400, most_deferrable=2, headers={}, cors_origins=(ORIGIN,)
+        )
         self.extensions = {EXTENSION: admission}
         self.done: Counter[str] = Counter()
 
@@ -71,7 +75,7 @@ class Clients:
     def ask(self, path: str) -> Reply:
         started = time.monotonic()
         with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)) as connection:
-            connection.request("GET", path, headers={"X-Request-ID": "mine"})
+            connection.request("GET", path, headers={"X-Request-ID": "mine", "Origin": ORIGIN})
             response = connection.getresponse()
             headers = {name.lower(): value for name, value in response.getheaders()}
             return Reply(response.status, headers, response.read(), time.monotonic() - started)
@@ -137,6 +141,7 @@ def test_who_cannot_be_served_in_time_hears_so_at_once(clients: Clients) -> None
     assert {(reply.headers["content-type"], reply.headers["retry-after"]) for reply in refused} == {
         ("application/problem+json", "2")
     }
+    assert {reply.headers["access-control-allow-origin"] for reply in refused} == {ORIGIN}
     problem = json.loads(refused[0].body)
     assert (problem["code"], problem["status"], problem["request_id"]) == ("overloaded", 503, "mine")
     assert json.loads(clients.ask("/done").body)["/work"] - before == len(served)
@@ -170,6 +175,9 @@ def test_the_priorities_are_the_same_on_both_sides() -> None:
         ("POST /v1/payments HTTP/1.1", Priority.URGENT),
         ("GET /v1/payments?limit=5 HTTP/1.1", Priority.DEFERRABLE),
         ("GET /v1/rentals HTTP/1.1", Priority.DEFERRABLE),
+        ("GET /v1/%72ent%61ls?from=2026-01-01T00%3A00%3A00Z HTTP/1.1", Priority.DEFERRABLE),
+        ("GET /v1/rentals/01a2?x=%2Fv1%2Frentals HTTP/1.1", Priority.NORMAL),
+        ("GET /% HTTP/1.1", Priority.NORMAL),
         ("GET /v1/rentals/01a2 HTTP/1.1", Priority.NORMAL),
         ("GET /v1/customers/01a2/export HTTP/1.1", Priority.DEFERRABLE),
         ("GET /v1/availability?start_at=x HTTP/1.1", Priority.NORMAL),
@@ -181,3 +189,65 @@ def test_the_priorities_are_the_same_on_both_sides() -> None:
 def test_a_request_has_the_priority_that_its_operation_declares(app: Flask, line: str, priority: Priority) -> None:
     admission: Admission = app.extensions[EXTENSION]
     assert admission.priority(line.encode()) == priority
+
+
+class TestARefusal:
+    def refused(self, *lines: str, body: bytes = b"") -> Reply:
+        """What toy's admission says to the request of these lines, and after how many seconds."""
+        received = bytearray("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body)
+        started = time.monotonic()
+        answer = toy.extensions[EXTENSION].refusal(received, Priority.NORMAL)
+        seconds = time.monotonic() - started
+        head, _, said = answer.partition(b"\r\n\r\n")
+        status, *given = head.decode().split("\r\n")
+        headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in given)}
+        return Reply(int(status.split(" ")[1]), headers, said, seconds)
+
+    @pytest.mark.parametrize("sent", [f"Origin: {ORIGIN}", f"origin:{ORIGIN}", f"ORIGIN: \t {ORIGIN} \t"])
+    def test_a_script_of_an_allowed_origin_may_read_it(self, sent: str) -> None:
+        reply = self.refused("GET /work HTTP/1.1", "Host: a", sent)
+        assert reply.headers["access-control-allow-origin"] == ORIGIN
+        assert "Retry-After" in reply.headers["access-control-expose-headers"]
+        assert reply.headers["vary"] == "Origin"
+
+    @pytest.mark.parametrize(
+        "sent", ["Origin: https://evil.example", f"Origin: {ORIGIN}.evil.example", "Origin: null", "Origin:", "Origin: \xff",
+                 f"X-Origin: {ORIGIN}", f"X: Origin: {ORIGIN}"]
+    )  # fmt: skip
+    def test_another_origin_is_told_nothing(self, sent: str) -> None:
+        reply = self.refused("GET /work HTTP/1.1", "Host: a", sent)
+        assert not [name for name in reply.headers if name.startswith("access-control")]
+        assert reply.headers["vary"] == "Origin", "a cache must not hand this answer to an origin of the list"
+
+    def test_what_stands_in_the_body_is_no_header(self) -> None:
+        body = f"\r\nOrigin: {ORIGIN}\r\nX-Request-ID: forged\r\n".encode()
+        reply = self.refused("POST /work HTTP/1.1", "Host: a", body=body)
+        assert "access-control-allow-origin" not in reply.headers
+        assert reply.headers["x-request-id"] != "forged"
+
+    @pytest.mark.parametrize("header", ["X-Request-ID", "Origin"])
+    def test_blanks_without_end_cost_no_time(self, header: str) -> None:
+        """A refusal is there to save work: the main loop makes it, and who could keep it busy would stop the process."""
+        blanks = f"{header}:" + " " * 4000 + "\rx"
+        assert self.refused("GET /work HTTP/1.1", "Host: a", blanks).seconds < 0.5
+        assert self.refused("POST /work HTTP/1.1", "Host: a", body=f"\r\n{blanks}".encode()).seconds < 0.5
+
+    def test_a_refused_head_has_no_body(self) -> None:
+        reply = self.refused("HEAD /work HTTP/1.1", "Host: a")
+        assert (reply.status, reply.body) == (503, b"")
+        assert int(reply.headers["content-length"]) > 0
+
+    def test_each_is_counted_and_a_line_a_second_says_how_many_there_were(self, caplog: pytest.LogCaptureFixture) -> None:
+        admission = Admission(re.compile(rb"(x)"), longest_wait_s=1, most_waiting=1, most_deferrable=1, headers={})
+        counted = metrics.REFUSED.labels("normal")._value
+        before = counted.get()
+        with caplog.at_level("WARNING", logger="fleet.admission"):
+            for _ in range(5):
+                admission.refusal(b"GET /work HTTP/1.1\r\n\r\n", Priority.NORMAL)
+            admission._log_again_at = 0  # a second later, or days
+            admission.refusal(b"GET /work HTTP/1.1\r\n\r\n", Priority.DEFERRABLE)
+        assert counted.get() - before == 5
+        assert [line.__dict__["refused_so_far"] for line in caplog.records] == [
+            {"normal": 1},
+            {"normal": 5, "deferrable": 1},
+        ]

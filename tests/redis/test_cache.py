@@ -253,6 +253,24 @@ class TestInvalidation:
         read(one, Source(), key="anything")
         assert read(other, source) == "new"
 
+    def test_who_finds_the_debts_paid_by_another_thread_does_not_take_redis_for_deaf(
+        self, one: Cache, other: Cache, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        add = cache._Debts.add
+
+        def add_and_be_overtaken(debts: Any, names: Any) -> None:
+            add(debts, names)
+            one._pay()  # another thread, which has a change of its own
+
+        source = Source("old")
+        read(one, source)
+        with monkeypatch.context() as patch:
+            patch.setattr(cache._Debts, "add", add_and_be_overtaken)
+            one.forget(names_of(THINGS, "another"))
+        source.value = "new"
+        one.forget(names_of(THINGS, "k"))
+        assert read(other, source) == "new"
+
     def test_a_deletion_that_is_owed_twice_is_made_twice(self) -> None:
         debts = cache._Debts()
         debts.add(["k"])
