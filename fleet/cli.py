@@ -1,6 +1,5 @@
 """The flask command's own commands: migrations, the first admin, the demo, the ledger's proof."""
 
-import getpass
 import os
 import sys
 import time
@@ -122,7 +121,7 @@ def create_admin(email: str, first_name: str, last_name: str) -> None:
 def remove_second_factor(email: str) -> None:
     """Let a user sign in without a code again, such as the last admin, whose telephone is lost."""
     try:
-        second_factors.remove_by_operator(f"cli:{getpass.getuser()}", email=read_email(email))
+        second_factors.remove_by_operator(operator(), email=read_email(email))
     except FleetError as error:
         raise click.ClickException(f"{error}") from None
     click.echo("no code is asked for any more")
