@@ -1,6 +1,5 @@
 """The flask command's own commands: migrations, the first admin, the demo, the ledger's proof."""
 
-import getpass
 import os
 import sys
 import time
@@ -15,7 +14,7 @@ from flask.cli import AppGroup, with_appcontext
 from playhouse.migrations import Runner
 
 from fleet import cli_audit, cli_dead_letters, cli_secrets, demo, grants, problems
-from fleet.cli_operator import operator
+from fleet.cli_operator import operator, problems_said
 from fleet.config import DEMO_PASSWORD
 from fleet.db import connect_as_owner, db
 from fleet.errors import FleetError
@@ -110,7 +109,7 @@ def create_admin(email: str, first_name: str, last_name: str) -> None:
     try:
         address = read_email(email)
         users.create_admin(operator(), email=address, password=_password(), first_name=first_name, last_name=last_name)
-    except (FleetError, peewee.IntegrityError) as error:
+    except (FleetError, peewee.PeeweeException) as error:
         problem = problems.translate(error)
         taken = problem.code == "duplicate"
         raise click.ClickException(f"there is a user {email} already" if taken else f"{problem}") from None
@@ -121,10 +120,8 @@ def create_admin(email: str, first_name: str, last_name: str) -> None:
 @click.argument("email")
 def remove_second_factor(email: str) -> None:
     """Let a user sign in without a code again, such as the last admin, whose telephone is lost."""
-    try:
-        second_factors.remove_by_operator(f"cli:{getpass.getuser()}", email=read_email(email))
-    except FleetError as error:
-        raise click.ClickException(f"{error}") from None
+    with problems_said():
+        second_factors.remove_by_operator(operator(), email=read_email(email))
     click.echo("no code is asked for any more")
 
 
@@ -143,7 +140,8 @@ def _password() -> str:
 @books.command("prove")
 def prove() -> None:
     """Check every entry, the trial balance and every fact against the ledger. Exits with 1 when anything is wrong."""
-    proof = reconciliation.prove()
+    with problems_said():
+        proof = reconciliation.prove()
     for check in proof.checks:
         click.echo(f"{check.claim:<45} {'ok' if not check.wrong else f'{check.wrong} wrong'}")
     for currency, debit, credit in proof.trial_balance:

@@ -1,20 +1,17 @@
 """`flask --app wsgi audit`: prove that the audit log is whole, give it away, let old parts of it go."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime, timedelta
 
 import click
 import orjson
-import peewee
 from flask import current_app
 from flask.cli import AppGroup
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
-from fleet import clock, problems
+from fleet import clock
+from fleet.cli_operator import problems_said, read_by
 from fleet.config import Settings
 from fleet.db import connect_as_owner
-from fleet.errors import FleetError
 from fleet.parsing import Instant
 from fleet.services import audit, audit_chain
 from fleet.services.audit_chain import Problem, Proof
@@ -23,15 +20,6 @@ log = AppGroup("audit", help="Prove that the audit log is whole, export it, let 
 
 _instant: TypeAdapter[datetime] = TypeAdapter(Instant)
 HASH_BYTES = 32
-
-
-def _read_instant(_: click.Context, __: click.Parameter, raw: str | None) -> datetime | None:
-    if raw is None:
-        return None
-    try:
-        return _instant.validate_python(raw)
-    except ValidationError as error:
-        raise click.BadParameter(error.errors()[0]["msg"]) from None
 
 
 def _read_hash(_: click.Context, __: click.Parameter, raw: str | None) -> bytes | None:
@@ -50,7 +38,7 @@ def _read_hash(_: click.Context, __: click.Parameter, raw: str | None) -> bytes 
 @click.option("--head", "expected_head", callback=_read_hash, help="A head noted earlier, which must still be in the chain.")
 def verify(expected_head: bytes | None) -> None:
     """Walk the whole chain and say where it is broken. Exits with 1 when anything is wrong."""
-    with _problems_said():
+    with problems_said():
         proof = audit_chain.verify(expected_head=expected_head)
     _say(proof)
     if not proof.holds:
@@ -58,11 +46,11 @@ def verify(expected_head: bytes | None) -> None:
 
 
 @log.command("export")
-@click.option("--from", "since", callback=_read_instant, help="What happened since then, such as 2026-11-26T08:00:00Z.")
-@click.option("--to", "until", callback=_read_instant, help="What happened before then.")
+@click.option("--from", "since", callback=read_by(_instant), help="What happened since then, such as 2026-11-26T08:00:00Z.")
+@click.option("--to", "until", callback=read_by(_instant), help="What happened before then.")
 def export(since: datetime | None, until: datetime | None) -> None:
     """Print the events with their seals, oldest first, one JSON object a line."""
-    with _problems_said():
+    with problems_said():
         for event in audit.exported(since=since, until=until):
             click.echo(orjson.dumps(event, option=orjson.OPT_UTC_Z))
 
@@ -73,7 +61,7 @@ def prune() -> None:
     settings = _settings()
     if not settings.audit_keep_days:
         raise click.ClickException("AUDIT_KEEP_DAYS is not set: the audit log is kept for ever")
-    with _problems_said():
+    with problems_said():
         connect_as_owner(settings)
         gone = audit_chain.prune(before=clock.now() - timedelta(days=settings.audit_keep_days))
     click.echo(f"{gone} events removed")
@@ -98,11 +86,3 @@ def _line_of(problem: Problem) -> str:
 def _settings() -> Settings:
     settings: Settings = current_app.extensions["fleet"].settings
     return settings
-
-
-@contextmanager
-def _problems_said() -> Iterator[None]:
-    try:
-        yield
-    except (FleetError, peewee.PeeweeException) as error:
-        raise click.ClickException(f"{problems.translate(error)}") from None

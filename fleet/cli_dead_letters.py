@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -11,13 +10,12 @@ from uuid import UUID
 
 import click
 import orjson
-import peewee
 from flask.cli import AppGroup
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
-from fleet import clock, problems
+from fleet import clock
 from fleet.auth import Actor
-from fleet.cli_operator import operator
+from fleet.cli_operator import operator, problems_said, read_by
 from fleet.errors import FleetError
 from fleet.models.dead_letters import Chosen
 from fleet.parsing import Instant, Line, read_email
@@ -30,26 +28,11 @@ _LIST_LIMIT = 50
 _instant: TypeAdapter[datetime] = TypeAdapter(Instant)
 _line: TypeAdapter[str] = TypeAdapter(Line)
 
-
-def _read(adapter: TypeAdapter[Any]) -> Callable[..., Any]:
-    """A callback of click that reads an option as the API reads the field."""
-
-    def read(_: click.Context, __: click.Parameter, raw: str | None) -> Any:
-        if raw is None:
-            return None
-        try:
-            return adapter.validate_python(raw)
-        except ValidationError as error:
-            raise click.BadParameter(error.errors()[0]["msg"]) from None
-
-    return read
-
-
 _FILTERS = (
     click.option("--topic", help="Such as accounting.post_invoice."),
     click.option("--queue"),
-    click.option("--from", "since", callback=_read(_instant), help="Dead since then, such as 2026-11-26T08:00:00Z."),
-    click.option("--to", "until", callback=_read(_instant), help="Dead before then."),
+    click.option("--from", "since", callback=read_by(_instant), help="Dead since then, such as 2026-11-26T08:00:00Z."),
+    click.option("--to", "until", callback=read_by(_instant), help="Dead before then."),
     click.option("--cause", help="The class of the cause, or words of the last error."),
 )
 _ACTS = (
@@ -76,7 +59,7 @@ def _with(options: tuple[Any, ...]) -> Callable[[Any], Any]:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def list_letters(status: str, limit: int, as_json: bool, **filters: Any) -> None:
     """List dead letters; those promised last come first."""
-    with _problems_said():
+    with problems_said():
         found = dead_letters.listed("cli", chosen=Chosen(**filters, status=status), after=None, limit=limit)
     for letter in found[:limit]:
         click.echo(_json(letter) if as_json else _line_of(letter))
@@ -89,7 +72,7 @@ def list_letters(status: str, limit: int, as_json: bool, **filters: Any) -> None
 @click.option("--json", "as_json", is_flag=True, help="Say it as JSON.")
 def show(letter_id: UUID, as_json: bool) -> None:
     """Show everything about one letter."""
-    with _problems_said():
+    with problems_said():
         letter = dead_letters.shown("cli", letter_id)
     if as_json:
         click.echo(_json(letter))
@@ -104,7 +87,7 @@ def show(letter_id: UUID, as_json: bool) -> None:
 @click.option("--status", type=click.Choice(["dead", "discarded"]), default="dead", show_default=True)
 def replay(status: str, email: str | None, **asked: Any) -> None:
     """Try letters again, those named by their IDS or all that the filters choose."""
-    with _problems_said():
+    with problems_said():
         who, origin = _actor(email, "dead_letters.replay"), operator()
         one = partial(dead_letters.replay, who, address=origin)
         many = partial(dead_letters.replay_chosen, who, everything=True, address=origin)
@@ -114,10 +97,10 @@ def replay(status: str, email: str | None, **asked: Any) -> None:
 @letters.command("discard")
 @_with(_ACTS)
 @_with(_FILTERS)
-@click.option("--reason", required=True, callback=_read(_line), help="Why; kept with the letter and in the audit log.")
+@click.option("--reason", required=True, callback=read_by(_line), help="Why; kept with the letter and in the audit log.")
 def discard(reason: str, email: str | None, **asked: Any) -> None:
     """Close letters without their work, those named by their IDS or all that the filters choose. Deletes nothing."""
-    with _problems_said():
+    with problems_said():
         who, origin = _actor(email, "dead_letters.discard"), operator()
         one = partial(dead_letters.discard, who, reason=reason, address=origin)
         many = partial(dead_letters.discard_chosen, who, reason=reason, everything=True, address=origin)
@@ -166,14 +149,6 @@ def _batches(chosen: Chosen, many: Callable[..., Handled]) -> Iterator[int]:
             letters_done, more = many(chosen=chosen, limit=MOST_AT_ONCE)
             bar.update(letters_done)
             yield letters_done
-
-
-@contextmanager
-def _problems_said() -> Iterator[None]:
-    try:
-        yield
-    except (FleetError, peewee.PeeweeException) as error:
-        raise click.ClickException(f"{problems.translate(error)}") from None
 
 
 def _actor(email: str | None, permission: str) -> Actor | str:

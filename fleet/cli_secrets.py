@@ -3,7 +3,7 @@
 import click
 from flask.cli import AppGroup
 
-from fleet.cli_operator import operator
+from fleet.cli_operator import operator, problems_said
 from fleet.services import secrets
 
 group = AppGroup("secrets", help="Rotate what lies encrypted in the database.")
@@ -12,7 +12,8 @@ group = AppGroup("secrets", help="Rotate what lies encrypted in the database.")
 @group.command("reseal")
 def reseal() -> None:
     """Seal anew, under SECRET_KEY, what lies under one of SECRET_KEY_PREVIOUS. Exits with 1 when something cannot be opened."""
-    outcome = secrets.reseal(operator())
+    with problems_said():
+        outcome = secrets.reseal(operator())
     click.echo(f"sealed anew: {outcome.resealed}")
     for place in outcome.unreadable:
         click.echo(f"no key opens {place}", err=True)

@@ -361,14 +361,16 @@ class Settings:
         return wrong
 
     def _unsafe_previous(self) -> list[str]:
-        """They open what SECRET_KEY opens, so that no weaker one may stand beside it."""
+        """They open or vouch for what SECRET_KEY does, so that no weaker one may stand beside it."""
         wrong = []
-        if any(len(key) < MIN_SECRET_LENGTH for key in self.secret_key_previous):
-            wrong.append(f"SECRET_KEY_PREVIOUS holds one that is shorter than {MIN_SECRET_LENGTH} characters")
-        if self.production and DEVELOPMENT_SECRET in self.secret_key_previous:
-            wrong.append("SECRET_KEY_PREVIOUS holds the development default")
-        if self.secret_key in self.secret_key_previous:
-            wrong.append("SECRET_KEY_PREVIOUS holds SECRET_KEY itself")
+        former = {"SECRET_KEY_PREVIOUS": self.secret_key_previous, "AUDIT_PREVIOUS_SECRETS": self.audit_previous_secrets}
+        for name, keys in former.items():
+            if any(len(key) < MIN_SECRET_LENGTH for key in keys):
+                wrong.append(f"{name} holds one that is shorter than {MIN_SECRET_LENGTH} characters")
+            if self.production and DEVELOPMENT_SECRET in keys:
+                wrong.append(f"{name} holds the development default")
+            if self.secret_key in keys:
+                wrong.append(f"{name} holds SECRET_KEY itself")
         return wrong
 
     def _outward(self) -> list[tuple[str, str]]:

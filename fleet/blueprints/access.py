@@ -17,6 +17,7 @@ from fleet.services.access import SignedIn
 bp = Blueprint("access", __name__)
 
 CurrentPassword = Annotated[str, StringConstraints(min_length=1, max_length=MAX_PASSWORD_BYTES)]
+CodeOrRecoveryCode = Annotated[str, StringConstraints(min_length=6, max_length=32)]
 RefreshToken = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
 
@@ -34,7 +35,7 @@ class KeysView(View):
 class Login(Input):
     email: Email
     password: CurrentPassword
-    totp: Annotated[str, StringConstraints(min_length=6, max_length=32)] | None = None
+    totp: CodeOrRecoveryCode | None = None
 
 
 class HeldToken(Input):

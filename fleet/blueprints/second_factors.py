@@ -7,7 +7,7 @@ from uuid import UUID
 from flask import Blueprint, g
 from pydantic import StringConstraints
 
-from fleet.auth import MAX_PASSWORD_BYTES
+from fleet.blueprints.access import CodeOrRecoveryCode, CurrentPassword
 from fleet.http import Answer, answer, operation
 from fleet.limits import AUTH_STRICT
 from fleet.parsing import Input, View
@@ -15,9 +15,7 @@ from fleet.services import second_factors
 
 bp = Blueprint("second_factors", __name__, url_prefix="/v1")
 
-CurrentPassword = Annotated[str, StringConstraints(min_length=1, max_length=MAX_PASSWORD_BYTES)]
 Code = Annotated[str, StringConstraints(pattern=r"^[0-9]{6}$")]
-CodeOrRecoveryCode = Annotated[str, StringConstraints(min_length=6, max_length=32)]
 
 
 class SecondFactorView(View):
@@ -72,7 +70,7 @@ def enrol(body: Enrol) -> Answer:
     which carries the secret, is stored nowhere.
     """
     secret, uri = second_factors.enrol(g.actor, current_password=body.current_password)
-    return _secret({"secret": secret, "otpauth_uri": uri}, 201)
+    return answer({"secret": secret, "otpauth_uri": uri}, 201)
 
 
 @bp.post("/auth/second-factor/confirm")
@@ -85,7 +83,7 @@ def enrol(body: Enrol) -> Answer:
 )
 def confirm(body: ConfirmFactor) -> Answer:
     """Put your second factor in force with a code of the app; the recovery codes are shown this once."""
-    return _secret({"recovery_codes": second_factors.confirm(g.actor, code=body.totp)})
+    return answer({"recovery_codes": second_factors.confirm(g.actor, code=body.totp)})
 
 
 @bp.post("/auth/second-factor/recovery-codes")
@@ -99,7 +97,7 @@ def confirm(body: ConfirmFactor) -> Answer:
 def renew_recovery_codes(body: PasswordAndCode) -> Answer:
     """Get new recovery codes, shown this once; those that you had are worthless then."""
     codes = second_factors.renew_recovery_codes(g.actor, current_password=body.current_password, code=body.totp)
-    return _secret({"recovery_codes": codes})
+    return answer({"recovery_codes": codes})
 
 
 @bp.post("/auth/second-factor/disable")
@@ -125,9 +123,3 @@ def remove(user_id: UUID) -> Answer:
     """
     second_factors.remove(g.actor, user_id)
     return answer()
-
-
-def _secret(payload: dict[str, object], status: int = 200) -> Answer:
-    response = answer(payload, status)
-    response.headers["Cache-Control"] = "no-store"
-    return response

@@ -60,7 +60,7 @@ CREATE TRIGGER audit_unsealed_kept BEFORE UPDATE OR DELETE ON audit_unsealed
 CREATE FUNCTION guard_seal() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   IF TG_OP = 'INSERT' THEN
-    IF NEW.previous = coalesce(
+    IF NEW.position > coalesce((SELECT max(position) FROM audit_anchor), 0) AND NEW.previous = coalesce(
       (SELECT hash FROM audit_seal WHERE position = NEW.position - 1),
       (SELECT hash FROM audit_anchor WHERE position = NEW.position - 1),
       CASE WHEN NEW.position = 1 THEN decode(repeat('00', 32), 'hex') END

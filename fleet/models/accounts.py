@@ -153,7 +153,7 @@ def take_recovery_code(user_id: UUID, code_hash: bytes) -> bool:
 
 
 def replace_recovery_codes(user_id: UUID, hashes: list[bytes]) -> None:
-    """Forget the codes that there were and keep these. Whoever calls holds the factor's row by having changed it."""
+    """Forget the codes that there were and keep these. Whoever calls holds the user's row, or has just confirmed the factor."""
     RecoveryCode.delete().where(RecoveryCode.user_id == user_id).execute()
     RecoveryCode.insert_many([{"code_hash": code_hash, "user_id": user_id} for code_hash in hashes]).execute()
 
@@ -163,7 +163,11 @@ def recovery_codes_left(user_id: UUID) -> int:
 
 
 def remove_factor(user_id: UUID) -> bool:
-    """Delete the user's factor with its recovery codes; False when there is none."""
+    """Delete the user's factor with its recovery codes; False when there is none.
+
+    The codes come first, as in `take_recovery_code`: whoever uses one meanwhile holds it, and wants the factor next.
+    """
+    RecoveryCode.delete().where(RecoveryCode.user_id == user_id).execute()
     return bool(SecondFactor.delete().where(SecondFactor.user_id == user_id).execute())
 
 

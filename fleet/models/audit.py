@@ -98,6 +98,9 @@ SELECT * FROM unnest(%(positions)s::bigint[], %(ids)s::uuid[], %(key_ids)s::byte
 SEALED = "DELETE FROM audit_unsealed WHERE event_id = ANY (%(ids)s::uuid[])"
 
 ANCHOR = "SELECT position, key_id, hash, mac FROM audit_anchor ORDER BY position DESC LIMIT 1"
+BEFORE_ANCHOR = """
+SELECT position, event_id::text FROM audit_seal WHERE position <= %(position)s ORDER BY position LIMIT %(limit)s
+"""
 CHAIN_AFTER = f"""
 SELECT s.position, s.event_id::text, s.key_id, s.previous, s.hash, {_TOLD}
 FROM audit_seal s LEFT JOIN audit_event e ON e.id = s.event_id

@@ -169,6 +169,8 @@ class _Walk:
             yield Problem("the anchor was made under a key that is not here", position)
         elif mac != rules.anchor(key, position, last):
             yield Problem("the anchor was not made by retention: what was before it was removed by hand", position)
+        for place, event_id in db.rows(models.BEFORE_ANCHOR, {"position": position, "limit": MOST_PROBLEMS}):
+            yield Problem("the event stands before the anchor: retention left none there", place, event_id)
 
     def _look(self, link: Link) -> Iterator[Problem]:
         about = (link.position, link.event_id)

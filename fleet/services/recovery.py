@@ -70,14 +70,15 @@ def verify_email(token: str) -> None:
 def new_token(user_id: UUID, purpose: str, *, promise_id: str, asked_at: datetime) -> tuple[str, datetime] | None:
     """A token for the letter of that promise, and when it expires; those of earlier promises end.
 
-    None where the letter should not go out any more: it was asked for longer ago than a token lives, or again since then,
-    or too often. A letter that is tried again gets a token of its own, beside the one that may have arrived.
+    None where the letter should not go out any more: the account is closed by now, or it was asked for longer ago than a
+    token lives, or again since then, or too often. A letter that is tried again gets a token of its own, beside the one that
+    may have arrived.
     """
     now, promise = clock.now(), UUID(promise_id)
-    user_for_update(user_id)
+    user = user_for_update(user_id)
     others = token_promises_since(user_id, purpose, now - timedelta(hours=1)) - {promise}
     asked_again = any(other > promise for other in others)
-    if asked_again or len(others) >= MOST_LETTERS_AN_HOUR or now - asked_at > LIFETIMES[purpose]:
+    if not user.active or asked_again or len(others) >= MOST_LETTERS_AN_HOUR or now - asked_at > LIFETIMES[purpose]:
         return None
     token, until = new_secret(), now + LIFETIMES[purpose]
     replace_tokens(secret_hash(token), user_id, purpose, promise, at=now, until=until)

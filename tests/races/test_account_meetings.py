@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from fleet import passwords
+from fleet import clock, passwords
 from fleet.db import db
 from fleet.services import recovery
 from tests.accounts import NEW, Postman, Telephone, audited, deliver, enrolled, login, me, post, promises, refresh
@@ -153,3 +153,23 @@ def test_codes_that_are_renewed_while_their_factor_is_removed_go_with_it(cast: C
     assert (renewed.said, removed.said) == ((200, None), (204, None))
     assert removed.waited
     assert count("recovery_code") == 0
+
+
+def test_a_code_that_is_used_while_its_factor_is_removed_waits_for_nobody(cast: Cast, meet: Meeting) -> None:
+    """Both come to the code before its factor, or each would hold what the other one wants."""
+    _, codes = enrolled(cast.agent)
+    opened, removed = meet(
+        lambda: login(cast.agent, totp=codes[0]),
+        lambda: cast.admin.delete(f"/v1/users/{cast.agent.user_id}/second-factor"),
+        before='UPDATE "second_factor"',
+    )
+    assert (opened.said, removed.said) == ((200, None), (204, None))
+    assert removed.waited
+
+
+def test_an_account_that_closes_while_the_letter_is_written_gets_no_token(cast: Cast) -> None:
+    """The address was read before: an erasure in between must find nothing that comes after it."""
+    db.execute_sql("UPDATE user_account SET deactivated_at = now() WHERE id = %s", (cast.ana.user_id,))
+    promise = f"{clock.new_id()}"
+    assert recovery.new_token(cast.ana.user_id, "password_reset", promise_id=promise, asked_at=clock.now()) is None
+    assert db.rows("SELECT 1 FROM account_token") == []

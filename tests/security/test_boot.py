@@ -84,6 +84,10 @@ def test_production_refuses_one_value_for_two_secrets() -> None:
 def test_everything_that_is_wrong_is_told_at_once() -> None:
     said = refusal(SECRET_KEY="short", CORS_ORIGINS="*", LOG_LEVEL="LOUD", DATABASE_URL="")
     assert all(name in said for name in ("SECRET_KEY", "CORS_ORIGINS", "LOG_LEVEL", "DATABASE_URL"))
+    # Whatever a former key sealed is taken for whole: a published or guessed one lets anybody write the audit log anew.
+    said = refusal(AUDIT_PREVIOUS_SECRETS=f"{HIDDEN} {DEVELOPMENT_SECRET}")
+    for wrong in ("holds one that is shorter", "holds the development default"):
+        assert f"AUDIT_PREVIOUS_SECRETS {wrong}" in said and HIDDEN not in said
 
 
 def test_development_is_for_those_who_set_nothing_but_the_databases() -> None:
