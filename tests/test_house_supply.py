@@ -1,7 +1,9 @@
 """What is installed is what was chosen: pins, hashes, the bill of materials, and no secret in any commit."""
 
 import json
+import subprocess
 from importlib import metadata
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -114,6 +116,28 @@ class TestHistory:
         (found,) = history.findings(self.diff(f"+{secret}"))
         assert "settings.py" in f"{found}" and secret not in f"{found}"
         assert not history.findings(self.diff(f"-{secret}"))
+
+    def test_what_only_a_merge_brought_is_found_and_so_is_what_git_takes_for_binary(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def git(*arguments: str) -> None:
+            who = ("-c", "user.name=Ana", "-c", "user.email=ana@example.com")
+            subprocess.run(["git", *who, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+        git("init", "--initial-branch=main")
+        git("commit", "--allow-empty", "--message=begin")
+        git("checkout", "-b", "side")
+        (tmp_path / "side.bin").write_bytes(b"\0" + SHORT_TOKEN.encode() + b"\n")
+        git("add", ".")
+        git("commit", "--message=side")
+        git("checkout", "main")
+        git("commit", "--allow-empty", "--message=meanwhile")
+        git("merge", "--no-commit", "side")
+        (tmp_path / "merged.txt").write_text("ghp_" + "a" * 36 + "\n")
+        git("add", ".")
+        git("commit", "--message=merge")
+        monkeypatch.setattr(history, "ROOT", tmp_path)
+        assert sorted(found.path for found in history.findings(history.history())) == ["merged.txt", "side.bin"]
 
     @pytest.mark.skipif(not history.is_whole(), reason="an archive or a shallow clone has no history")
     def test_every_excuse_is_still_needed(self) -> None:

@@ -64,6 +64,8 @@ def seed(password: str, *, progress: Progress) -> dict[str, int]:
         invoice_ids = [row["id"] for row in rows["invoice"]]
         for start in progress(range(0, len(invoice_ids), _BATCH), "ledger"):
             ledger.post_invoices(invoice_ids[start : start + _BATCH], told=False)
+        # The books too: taken for empty, they are proved by loops within loops, which took 27 s instead of 0.1.
+        db.execute_sql("ANALYZE")
         _continue_counters(len(rows["rental"]), len(invoice_ids))
     return {table: len(its_rows) for table, its_rows in rows.items()}
 

@@ -145,7 +145,7 @@ def of_rental(kind: str, told: RentalTold, language: Language) -> Letter:
 
 
 def of_invoice(told: InvoiceTold, language: Language) -> Letter:
-    """The receipt: each line of the invoice, the tax and what is owed."""
+    """The invoice in a letter: each of its lines, the tax and what is owed."""
     rows = {
         "date": language.day(told.issued_at, told.timezone),
         "rental": told.rental_number,

@@ -1,6 +1,6 @@
-"""`python -m tests.faults.pages`: writes into docs/failure-modes.md what drills, modes and the last full run say.
+"""`python -m tests.faults.pages`: writes into docs/failure-modes.md what drills, modes and the last run of each drill say.
 
-A full run of `make faults` writes last_run.json first. Only what stands between the markers is written; the rest is prose.
+`make faults` writes last_run.json first. Only what stands between the markers is written; the rest is prose.
 """
 
 import json
@@ -20,28 +20,31 @@ LAST_RUN = Path(__file__).with_name("last_run.json")
 Figures = dict[str, Any]
 
 
-def last_run() -> dict[str, Any]:
-    """The last full run, as `keep` wrote it."""
-    told: dict[str, Any] = json.loads(LAST_RUN.read_text())
-    return told
+def last_run() -> dict[str, Figures]:
+    """The last run of each drill at full length, by its name, in the order of the drills."""
+    told = {figures["drill"]: figures for figures in json.loads(LAST_RUN.read_text())}
+    return {name: told[name] for name in DRILLS if name in told}
 
 
-def keep(commit: str, seed: int, drills: Sequence[Figures], *, note: str = "") -> None:
-    """Keep a full run, and write the page anew. `note` is what a reader of its figures has to know."""
-    LAST_RUN.write_text(json.dumps({"commit": commit, "seed": seed, "note": note, "drills": list(drills)}, indent=1) + "\n")
+def keep(commit: str, seed: int, drills: Sequence[Figures]) -> None:
+    """Keep what was performed at full length, each with where it ran, and write the page anew. The other drills stay as they
+    were: a single one that is repeated says so by its commit.
+    """
+    told = last_run() | {one["drill"]: {**one, "commit": commit, "seed": seed} for one in drills}
+    LAST_RUN.write_text(json.dumps(list(told.values()), indent=1) + "\n")
     PAGE.write_text(written(PAGE.read_text()))
 
 
 def written(page: str) -> str:
     """The page with its parts as they should be."""
-    for name, part in {"matrix": _matrix(), "drills": _drills(), "last run": _table()}.items():
+    for name, part in {"matrix": _matrix(), "drills": _drills(), "last runs": _table()}.items():
         begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
         page = re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: f"{begin}\n{part}\n{end}", page, flags=re.DOTALL)  # noqa: B023
     return page
 
 
 def _matrix() -> str:
-    ran = {one["drill"]: one for one in last_run()["drills"]}
+    ran = last_run()
     lines = ["| what | fails how | clients see | is lost | heals | proven by |", "|---|---|---|---|---|---|"]
     for mode in MODES:
         proofs = "; ".join(_proof(proof, ran.get(proof)) for proof in mode.proofs)
@@ -64,23 +67,24 @@ def _drills() -> str:
 
 
 def _table() -> str:
-    run = last_run()
+    ran = last_run()
     lines = [
-        f"Seed {run['seed']}, at {run['commit']}. {run['note']}".strip(),
-        "",
-        "| drill | faults | requests | 503 | cut | 5xx | lost | doubled | letters twice | slowest | web | all | verdict |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| drill | faults | requests | 503 | cut | 5xx | lost | doubled | letters twice | slowest "
+        "| web | all | verdict | at | seed |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     counts = ("faults", "requests", "unavailable", "cut", "failed_badly", "lost", "duplicated", "letters_twice")
-    for one in run["drills"]:
-        seconds = [f"{one[name]:.1f} s" for name in ("slowest_s", "web_s", "settled_s")]
+    for name, one in ran.items():
+        seconds = [f"{one[measure]:.1f} s" for measure in ("slowest_s", "web_s", "settled_s")]
         verdict = "held" if not one["findings"] else "FAILED"
-        lines.append(f"| {' | '.join([one['drill'], *(str(one[name]) for name in counts), *seconds, verdict])} |")
-    return "\n".join(lines)
+        cells = [name, *(str(one[count]) for count in counts), *seconds, verdict, one["commit"], str(one["seed"])]
+        lines.append(f"| {' | '.join(cells)} |")
+    missing = [f"`{name}`" for name in DRILLS if name not in ran]
+    return "\n".join([*lines, *(["", f"No full-length run is kept of {', '.join(missing)}."] if missing else [])])
 
 
 def main() -> int:
-    """Write the page from the modes, the drills and the last full run."""
+    """Write the page from the modes, the drills and their last runs."""
     PAGE.write_text(written(PAGE.read_text()))
     return 0
 

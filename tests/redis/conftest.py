@@ -2,9 +2,7 @@
 
 import dataclasses
 import os
-import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -76,16 +74,6 @@ def client(redis: Valkey) -> Iterator[Redis]:
     """Somebody who looks into the server and changes its settings."""
     with Redis.from_url(redis.url) as client:
         yield client
-
-
-@contextmanager
-def frozen(server: Valkey) -> Iterator[None]:
-    """It keeps its connections and says nothing."""
-    os.kill(server.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(server.pid, signal.SIGCONT)
 
 
 def fill(client: Redis) -> None:

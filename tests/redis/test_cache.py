@@ -15,7 +15,8 @@ from fleet.cache import NAMESPACES, PATIENCE_S, Cache, Namespace, names_of
 from fleet.config import Settings
 from fleet.db import db, transaction
 from fleet.errors import NotFound
-from tests.redis.conftest import fill, frozen
+from tests.freezing import frozen
+from tests.redis.conftest import fill
 
 THINGS = Namespace("things", ttl_s=30, grace_s=30)
 SHAPE = "a shape"

@@ -22,7 +22,8 @@ from tasks import topics
 from tasks.broker import Broker, BrokerAway
 from tasks.relay import Relay
 from tests.cast import Answer, Cast, at, iso
-from tests.redis.conftest import AppWith, fill, frozen
+from tests.freezing import frozen
+from tests.redis.conftest import AppWith, fill
 from tests.tasks.outboxes import let_leases_end
 
 LONGEST_S = 1.5

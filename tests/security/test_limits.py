@@ -1,10 +1,7 @@
 """How often one may call: the tiers, what a caller is told, and that no loss of Redis lifts a limit or breaks an answer."""
 
-import os
-import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -13,6 +10,7 @@ from redis import Redis
 
 from fleet.embedded import Valkey
 from tests.cast import PASSWORD, Cast
+from tests.freezing import frozen
 from tests.security.conftest import AppWith
 
 HEADERS = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
@@ -60,16 +58,6 @@ def is_too_many(answer: Any, limit: int) -> bool:
     assert 1 <= int(answer.headers["Retry-After"]) <= 61
     assert answer.headers["RateLimit-Reset"] == answer.headers["Retry-After"]
     return True
-
-
-@contextmanager
-def frozen(server: Valkey) -> Iterator[None]:
-    """Stop the server's process in its tracks: it keeps its connections and answers nothing."""
-    os.kill(server.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(server.pid, signal.SIGCONT)
 
 
 class TestTiers:

@@ -69,8 +69,12 @@ def findings(text: str) -> list[Finding]:
 
 
 def history() -> str:
-    """Every change of every commit that leads to the present one. Raises CalledProcessError."""
-    command = ["git", "log", "-p", "-U0", "--no-color", "--no-ext-diff", "--no-textconv", "--format=commit %H", "HEAD"]
+    """Every change of every commit that leads to the present one. Raises CalledProcessError.
+
+    By itself git shows nothing of a merge, and nothing of a file that it takes for binary.
+    """
+    shown = ("-p", "--cc", "--text", "-U0", "--no-color", "--no-ext-diff", "--no-textconv", "--format=commit %H")
+    command = ["git", "log", *shown, "HEAD"]
     return subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout.decode(errors="replace")
 
 
