@@ -136,7 +136,7 @@ def test_who_cannot_be_served_in_time_hears_so_at_once(clients: Clients) -> None
     refused = [reply for reply in replies if reply.status == 503]
     assert len(served) + len(refused) == 200
     assert len(served) >= THREADS * WAIT_S / WORK_S / 2
-    assert max(reply.seconds for reply in replies) < WAIT_S + WORK_S + 1
+    assert max(reply.seconds for reply in replies) < len(others) * WORK_S / THREADS / 2  # half of what serving all would take
     assert median(reply.seconds for reply in refused) < WAIT_S * 0.75
     assert {(reply.headers["content-type"], reply.headers["retry-after"]) for reply in refused} == {
         ("application/problem+json", "2")
