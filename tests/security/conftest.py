@@ -11,17 +11,16 @@ from app import create_app
 from fleet import config, logs, passwords
 from fleet.config import Settings
 from fleet.db import db
-from fleet.embedded import Databases
 from tests.cast import Cast
-from tests.conftest import empty
+from tests.conftest import Sweeper
 
 AppWith = Callable[..., Flask]
 
 
 @pytest.fixture(scope="module")
-def crew(app: Flask, tables: list[str], databases: Databases) -> Cast:
+def crew(app: Flask, sweeper: Sweeper) -> Cast:
     """The cast, made once for all tests of a file: hundreds of refusals need no empty database each."""
-    empty(databases, tables)
+    sweeper.empty()
     return Cast(app)
 
 

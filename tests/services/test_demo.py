@@ -4,15 +4,14 @@ from flask import Flask
 from fleet import demo
 from fleet.config import DEMO_PASSWORD
 from fleet.db import db
-from fleet.embedded import Databases
 from fleet.services import reconciliation
-from tests.conftest import empty
+from tests.conftest import Sweeper
 
 
 @pytest.fixture(scope="module")
-def seeded(app: Flask, tables: list[str], databases: Databases) -> dict[str, int]:
+def seeded(app: Flask, sweeper: Sweeper) -> dict[str, int]:
     """The demo, seeded once for all tests here: none of them changes it."""
-    empty(databases, tables)
+    sweeper.empty()
     return demo.seed(DEMO_PASSWORD, progress=lambda items, label: items)
 
 
