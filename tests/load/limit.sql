@@ -69,6 +69,10 @@ BEGIN
   ), promise AS (
     INSERT INTO outbox (id, topic, queue, aggregate_type, aggregate_id, payload, request_id)
     SELECT uuidv7(), 'notifications.rental_reserved', 'notifications', 'rental', id, '{}', sent FROM booked
+  ), event AS (
+    INSERT INTO event (id, type, occurred_at, aggregate_type, aggregate_id, data)
+    SELECT uuidv7(), 'rental.reserved', now_at, 'rental', id,
+      convert_from(answer, 'UTF8')::jsonb - '{customer,notes,cancel_reason}'::text[] FROM booked
   )
   INSERT INTO idempotency_record (actor, method, path, key, fingerprint, status, headers, body)
   SELECT caller, 'POST', '/v1/rentals', sent, sha256(sent::bytea), 201,

@@ -44,6 +44,9 @@ WITH block AS (
 ), promise AS (
   INSERT INTO outbox (id, topic, queue, aggregate_type, aggregate_id)
   SELECT $17, 'notifications.rental_reserved', 'notifications', 'rental', id FROM booked
+), event AS (
+  INSERT INTO event (id, type, occurred_at, aggregate_type, aggregate_id, data)
+  SELECT $22, 'rental.reserved', $8, 'rental', id, convert_from($21, 'UTF8')::jsonb - '{first_name,last_name}'::text[] FROM booked
 )
 INSERT INTO idempotency_record (actor, method, path, key, fingerprint, status, headers, body)
 SELECT $18, 'POST', '/reserve', $19, $20, 201, '{}', $21 FROM booked RETURNING 1"""
@@ -87,7 +90,7 @@ async def reserve(sent: Sent, idempotency_key: Annotated[str, Header()]) -> Resp
             return Response(status_code=422)
         rental = _rental(sent, found, now)
         body = orjson.dumps(rental, default=str)  # asyncpg has a UUID class of its own
-        record = (clock.new_id(), actor, idempotency_key, b"0" * 32, body)
+        record = (clock.new_id(), actor, idempotency_key, b"0" * 32, body, clock.new_id())
         written = await connection.fetch(WRITE, *_values(sent, found, rental, now), *record)
     return Response(body, 201 if written else 409, media_type="application/json")
 
