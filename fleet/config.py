@@ -249,6 +249,7 @@ class Settings:
     )
     worker_stuck_after_s: int = _setting("WORKER_STUCK_AFTER_S", _positive, 60)
     max_open_holds: int = _setting("MAX_OPEN_HOLDS", _whole, 5)
+    max_open_reservations: int = _setting("MAX_OPEN_RESERVATIONS", _whole, 20)
     no_show_after_hours: int = _setting("NO_SHOW_AFTER_HOURS", _positive, 24)
     smtp_url: str = _setting("SMTP_URL", _url("smtp", "smtps"), "")
     mail_from: str = _setting("FLEET_MAIL_FROM", _text, "Fleet <no-reply@fleet.invalid>")

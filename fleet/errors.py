@@ -15,6 +15,7 @@ FleetError
 │   ├── RentalOverlap       rental_overlap
 │   ├── NoVehicleAvailable  no_vehicle_available
 │   ├── TooManyHolds        too_many_holds
+│   ├── TooManyReservations too_many_reservations
 │   └── OdometerOutOfSequence odometer_out_of_sequence
 ├── LengthRequired 411      length_required
 ├── VersionConflict 412     version_conflict
@@ -130,6 +131,10 @@ class NoVehicleAvailable(Conflict):
 
 class TooManyHolds(Conflict):
     code, title = "too_many_holds", "The customer holds as many vehicles as may be held at once"
+
+
+class TooManyReservations(Conflict):
+    code, title = "too_many_reservations", "The customer has as many open reservations as may be"
 
 
 class OdometerOutOfSequence(Conflict):
