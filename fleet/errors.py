@@ -206,6 +206,7 @@ CONSTRAINTS: dict[str, type[FleetError] | tuple[type[FleetError], str]] = {
     "vehicle_vin_key": (Conflict, "duplicate"),
     "customer_email_key": (Conflict, "duplicate"),
     "customer_driver_license_number_key": (Conflict, "duplicate"),
+    "customer_driver_license_digest_key": (Conflict, "duplicate"),
     "customer_user_key": (Conflict, "duplicate"),
     "ledger_account_pkey": (Conflict, "duplicate"),
     NO_OVERLAP: RentalOverlap,
