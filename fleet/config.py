@@ -212,6 +212,8 @@ class Settings:
     env: Environment = _setting("FLEET_ENV", _environment, "production")
     secret_key: str = _setting("SECRET_KEY", _text, "")
     secret_key_previous: tuple[str, ...] = _setting("SECRET_KEY_PREVIOUS", _words, ())
+    licence_key: str = _setting("LICENCE_KEY", _text, "")
+    licence_key_previous: tuple[str, ...] = _setting("LICENCE_KEY_PREVIOUS", _words, ())
     database_url: str = _setting("DATABASE_URL", _database, "")
     database_migration_url: str = _setting("DATABASE_MIGRATION_URL", _database, "")
     database_replica_url: str = _setting("DATABASE_REPLICA_URL", _database, "")
@@ -249,6 +251,7 @@ class Settings:
     )
     worker_stuck_after_s: int = _setting("WORKER_STUCK_AFTER_S", _positive, 60)
     max_open_holds: int = _setting("MAX_OPEN_HOLDS", _whole, 5)
+    max_open_reservations: int = _setting("MAX_OPEN_RESERVATIONS", _whole, 20)
     no_show_after_hours: int = _setting("NO_SHOW_AFTER_HOURS", _positive, 24)
     smtp_url: str = _setting("SMTP_URL", _url("smtp", "smtps"), "")
     mail_from: str = _setting("FLEET_MAIL_FROM", _text, "Fleet <no-reply@fleet.invalid>")
@@ -307,6 +310,11 @@ class Settings:
         return (self.secret_key, *self.secret_key_previous)
 
     @property
+    def licence_keys(self) -> tuple[str, ...]:
+        """The keys by which a licence number may be found: the one in use, if there is one, and those beside it."""
+        return tuple(filter(None, (self.licence_key, *self.licence_key_previous)))
+
+    @property
     def production(self) -> bool:
         return self.env == "production"
 
@@ -340,14 +348,8 @@ class Settings:
 
     def _unsafe(self, environ: Mapping[str, str]) -> list[str]:
         wrong = [f"{name} is missing" for name, value in self._needed().items() if not value]
-        if self.production and self.secret_key == DEVELOPMENT_SECRET:
-            wrong.append("SECRET_KEY is the development default")
-        if self.secret_key and len(self.secret_key) < MIN_SECRET_LENGTH:
-            wrong.append(f"SECRET_KEY is shorter than {MIN_SECRET_LENGTH} characters")
-        if self.production and self.secret_key and len(set(self.secret_key)) < 10:
-            wrong.append("SECRET_KEY repeats a few characters")
-        if self.secret_key and self.secret_key in _other_secrets(environ):
-            wrong.append("SECRET_KEY is another secret's value too")
+        for name, key in {"SECRET_KEY": self.secret_key, "LICENCE_KEY": self.licence_key}.items():
+            wrong += self._unsafe_key(name, key, environ) if key else []
         wrong += self._unsafe_previous()
         if self.production:
             wrong += [f"{name} is for development" for name in UNSAFE_SWITCHES if _is_on(environ.get(name, ""))]
@@ -360,17 +362,36 @@ class Settings:
             wrong.append("TRUSTED_HOSTS must be an exact list")
         return wrong
 
-    def _unsafe_previous(self) -> list[str]:
-        """They open or vouch for what SECRET_KEY does, so that no weaker one may stand beside it."""
+    def _unsafe_key(self, name: str, key: str, environ: Mapping[str, str]) -> list[str]:
         wrong = []
-        former = {"SECRET_KEY_PREVIOUS": self.secret_key_previous, "AUDIT_PREVIOUS_SECRETS": self.audit_previous_secrets}
+        if self.production and key == DEVELOPMENT_SECRET:
+            wrong.append(f"{name} is the development default")
+        if len(key) < MIN_SECRET_LENGTH:
+            wrong.append(f"{name} is shorter than {MIN_SECRET_LENGTH} characters")
+        if self.production and len(set(key)) < 10:
+            wrong.append(f"{name} repeats a few characters")
+        if key in _other_secrets(environ, but=name):
+            wrong.append(f"{name} is another secret's value too")
+        return wrong
+
+    def _unsafe_previous(self) -> list[str]:
+        """They open or vouch for what the present keys do, so that no weaker one may stand beside them."""
+        wrong = []
+        former = {
+            "SECRET_KEY_PREVIOUS": self.secret_key_previous,
+            "LICENCE_KEY_PREVIOUS": self.licence_key_previous,
+            "AUDIT_PREVIOUS_SECRETS": self.audit_previous_secrets,
+        }
         for name, keys in former.items():
             if any(len(key) < MIN_SECRET_LENGTH for key in keys):
                 wrong.append(f"{name} holds one that is shorter than {MIN_SECRET_LENGTH} characters")
             if self.production and DEVELOPMENT_SECRET in keys:
                 wrong.append(f"{name} holds the development default")
-            if self.secret_key in keys:
-                wrong.append(f"{name} holds SECRET_KEY itself")
+            wrong += [
+                f"{name} holds {present} itself"
+                for present, key in {"SECRET_KEY": self.secret_key, "LICENCE_KEY": self.licence_key}.items()
+                if key in keys
+            ]
         return wrong
 
     def _outward(self) -> list[tuple[str, str]]:
@@ -380,10 +401,10 @@ class Settings:
         return {"SECRET_KEY": self.secret_key, "DATABASE_URL": self.database_url, "REDIS_URL": self.redis_url}
 
 
-def _other_secrets(environ: Mapping[str, str]) -> set[str]:
+def _other_secrets(environ: Mapping[str, str], *, but: str) -> set[str]:
     """The other secrets of the environment: passwords, and those inside addresses."""
     passwords = re.findall(r"://[^/?#\s]*?:([^/?#\s]+)@", " ".join(environ.get(name, "") for name in _ADDRESSES))
-    return {*passwords, *(environ.get(name, "") for name in _SECRETS)}
+    return {*passwords, *(environ.get(name, "") for name in _SECRETS if name != but)}
 
 
 def _is_on(raw: str) -> bool:
@@ -391,7 +412,10 @@ def _is_on(raw: str) -> bool:
 
 
 _ADDRESSES = ("DATABASE_URL", "DATABASE_MIGRATION_URL", "DATABASE_REPLICA_URL", "REDIS_URL", "BROKER_URL", "SMTP_URL")
-_SECRETS = ("FLEET_ADMIN_PASSWORD", "FLEET_METRICS_TOKEN", "SMS_TOKEN", "STRIPE_API_KEY", "STRIPE_WEBHOOK_SECRET")
+_SECRETS = (
+    "FLEET_ADMIN_PASSWORD", "FLEET_METRICS_TOKEN", "LICENCE_KEY", "SECRET_KEY", "SMS_TOKEN", "STRIPE_API_KEY",
+    "STRIPE_WEBHOOK_SECRET",
+)  # fmt: skip
 _current: Settings | None = None
 
 

@@ -15,6 +15,7 @@ FleetError
 │   ├── RentalOverlap       rental_overlap
 │   ├── NoVehicleAvailable  no_vehicle_available
 │   ├── TooManyHolds        too_many_holds
+│   ├── TooManyReservations too_many_reservations
 │   └── OdometerOutOfSequence odometer_out_of_sequence
 ├── LengthRequired 411      length_required
 ├── VersionConflict 412     version_conflict
@@ -132,6 +133,10 @@ class TooManyHolds(Conflict):
     code, title = "too_many_holds", "The customer holds as many vehicles as may be held at once"
 
 
+class TooManyReservations(Conflict):
+    code, title = "too_many_reservations", "The customer has as many open reservations as may be"
+
+
 class OdometerOutOfSequence(Conflict):
     code, title = "odometer_out_of_sequence", "The reading contradicts another one"
 
@@ -201,6 +206,7 @@ CONSTRAINTS: dict[str, type[FleetError] | tuple[type[FleetError], str]] = {
     "vehicle_vin_key": (Conflict, "duplicate"),
     "customer_email_key": (Conflict, "duplicate"),
     "customer_driver_license_number_key": (Conflict, "duplicate"),
+    "customer_driver_license_digest_key": (Conflict, "duplicate"),
     "customer_user_key": (Conflict, "duplicate"),
     "ledger_account_pkey": (Conflict, "duplicate"),
     NO_OVERLAP: RentalOverlap,

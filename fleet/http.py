@@ -15,7 +15,7 @@ import orjson
 from flask import current_app, g, request
 from pydantic import BaseModel
 
-from fleet import clock, errors, idempotency, limits, problems
+from fleet import clock, config, errors, idempotency, limits, problems
 from fleet.answers import Answer
 from fleet.auth import API_KEY_PREFIX, Actor, Claims
 from fleet.db import AssumptionFailed, committed, replica
@@ -55,6 +55,7 @@ class Operation:
     unlimited: bool = False
     cost: int = 1
     any_body: bool = False
+    identity: bool = False  # the answer may show a licence number
     problems: tuple[str, ...] = ()
     media: tuple[str, ...] = field(default=("application/json",))
 
@@ -329,20 +330,20 @@ def _once(declared: Operation, route: Callable[..., Answer], path: dict[str, Any
     try:
         if declared.claimed_by_service:
             return route(**path, claim=claim)
-        return committed(functools.partial(_claimed, claim, route, path))
+        return committed(functools.partial(_claimed, claim, declared, route, path))
     except AssumptionFailed:
         raise
     except Exception as error:
         return refused_once(claim, problems.translate(error))
 
 
-def _claimed(claim: Claim, route: Callable[..., Answer], path: dict[str, Any]) -> Answer:
+def _claimed(claim: Claim, declared: Operation, route: Callable[..., Answer], path: dict[str, Any]) -> Answer:
     """The first answer to the claim, or the route's own, which is kept with what the route did. Within a transaction."""
     first = claim.take()
     if first is not None:
         return replay(first)
     response = route(**path)
-    claim.keep(stored(response))
+    claim.keep(stored(response), sealed=declared.identity and bool(config.current().licence_key))
     return response
 
 

@@ -9,6 +9,7 @@ import hashlib
 import hmac
 from dataclasses import dataclass
 
+from fleet import config, sealing
 from fleet.db import db, transaction
 from fleet.errors import InProgress, Invalid
 
@@ -39,12 +40,15 @@ class Claim:
     @property
     def lock(self) -> int:
         """The claim's name in 64 bits, signed as PostgreSQL's advisory locks are."""
-        name = "\n".join((self.actor, self.method, self.path, self.key)).encode()
-        return int.from_bytes(hashlib.sha256(name).digest()[:8], "big", signed=True)
+        return int.from_bytes(hashlib.sha256(self._name).digest()[:8], "big", signed=True)
 
     @property
     def names(self) -> tuple[str, str, str, str]:
         return self.actor, self.method, self.path, self.key
+
+    @property
+    def _name(self) -> bytes:
+        return "\n".join(self.names).encode()
 
     def take(self) -> StoredAnswer | None:
         """Claim the key inside the open transaction; returns the first answer when there is one already.
@@ -63,7 +67,7 @@ class Claim:
         if fingerprint is not None:
             if not self.made(bytes(fingerprint)):
                 raise Invalid("The key was used for another request", code="idempotency_key_reused")
-            return StoredAnswer(status or 0, headers, bytes(body or b""))
+            return StoredAnswer(status or 0, headers, self._opened(bytes(body or b"")))
         if not ours:
             raise InProgress()
         return None
@@ -72,11 +76,24 @@ class Claim:
         """Whether the fingerprint is that of this request."""
         return any(hmac.compare_digest(known, print_) for print_ in (self.fingerprint, *self.also))
 
-    def keep(self, answer: StoredAnswer) -> None:
-        """Store the answer with the effect. Raises InProgress when another request was first: its effect stands, not ours."""
-        kept = db.one(_KEEP, (*self.names, self.fingerprint, answer.status, answer.headers, answer.body))
+    def keep(self, answer: StoredAnswer, *, sealed: bool = False) -> None:
+        """Store the answer with the effect, its body `sealed` where it would repeat in the clear what is encrypted elsewhere.
+
+        Raises InProgress when another request was first: its effect stands, not ours.
+        """
+        body = answer.body
+        if sealed:
+            body = sealing.seal(body, about=self._name, secret_key=config.current().secret_key)
+        kept = db.one(_KEEP, (*self.names, self.fingerprint, answer.status, answer.headers, body))
         if kept is None:
             raise InProgress()
+
+    def _opened(self, body: bytes) -> bytes:
+        """The body as it was given. Where the key of its seal is gone, that of the fingerprint is too, and was missed first."""
+        if not sealing.is_sealed(body):
+            return body
+        settings = config.current()
+        return sealing.unseal(body, about=self._name, secret_key=settings.secret_key, previous=settings.secret_key_previous)
 
     def keep_refusal(self, refusal: StoredAnswer) -> StoredAnswer | None:
         """Store a refusal, which has no effect to commit with; returns the first answer when another request gave one."""

@@ -1,6 +1,7 @@
-"""Keeping secrets that have to be read again, encrypted by a key that the database does not hold."""
+"""Keeping what has to be read again encrypted, or found again by a digest, with keys that the database does not hold."""
 
 import hashlib
+import hmac
 import os
 from collections.abc import Sequence
 from functools import lru_cache
@@ -13,6 +14,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 _VERSION, _KEY_ID, _NONCE = 1, 8, 12
 _NAME = 1 + _KEY_ID
 _HEAD = _NAME + _NONCE
+_SEALS, _INDEX = b"fleet sealed secrets", b"fleet blind index"
 
 
 class SealBroken(Exception):
@@ -40,13 +42,31 @@ def unseal(sealed: bytes, *, about: bytes, secret_key: str, previous: Sequence[s
     raise SealBroken("another key")
 
 
+def is_sealed(stored: bytes) -> bool:
+    """Whether these bytes are a seal of ours rather than text, which has no control character in front."""
+    return stored[:1] == bytes([_VERSION])
+
+
 def name_of_key(secret_key: str) -> bytes:
     """What everything that is sealed under this key begins with."""
     return bytes([_VERSION]) + _key(secret_key)[0]
 
 
-@lru_cache(maxsize=8)
-def _key(secret_key: str) -> tuple[bytes, bytes]:
+def blind_index(plain: bytes, *, key: str) -> bytes:
+    """A digest by which something is found, and is unique, that can be guessed: only who has the key can try (HMAC-SHA256).
+
+    It begins with the name of its key, as a seal does.
+    """
+    return name_of_index_key(key) + hmac.digest(_key(key, _INDEX)[1], plain, hashlib.sha256)
+
+
+def name_of_index_key(key: str) -> bytes:
+    """What every blind index under this key begins with."""
+    return bytes([_VERSION]) + _key(key, _INDEX)[0]
+
+
+@lru_cache(maxsize=16)
+def _key(secret: str, use: bytes = _SEALS) -> tuple[bytes, bytes]:
     """The key's name and the key (HKDF, RFC 5869). The name is a digest of the key, so it tells nothing of it."""
-    key = HKDF(hashes.SHA256(), 32, salt=None, info=b"fleet sealed secrets").derive(secret_key.encode())
+    key = HKDF(hashes.SHA256(), 32, salt=None, info=use).derive(secret.encode())
     return hashlib.sha256(b"fleet key id" + key).digest()[:_KEY_ID], key

@@ -107,6 +107,12 @@ def session_breached(ids: list[str]) -> None:
     _send("notifications.session_breached", ids, account_letters.send)
 
 
+@consumer("notifications.second_factor_enabled")
+def second_factor_enabled(ids: list[str]) -> None:
+    """Tell users that they are asked for a code from now on."""
+    _send("notifications.second_factor_enabled", ids, account_letters.send)
+
+
 @consumer("notifications.second_factor_removed")
 def second_factor_removed(ids: list[str]) -> None:
     """Tell users that they are asked for no code any more."""

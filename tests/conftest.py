@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import os
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import psycopg2
 import pytest
@@ -157,13 +158,25 @@ def sweeper(databases: Databases, tables: list[str]) -> Iterator[Sweeper]:
 
 
 @pytest.fixture
-def hold_limit(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+def set_to(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Gives settings of this process other values, for what reads them as it runs."""
+
+    def change(**settings: Any) -> None:
+        monkeypatch.setattr(config, "_current", dataclasses.replace(config.current(), **settings))
+
+    return change
+
+
+@pytest.fixture
+def hold_limit(set_to: Callable[..., None]) -> Callable[[int], None]:
     """Sets how many open holds a customer may have in this process; 0 for any number."""
+    return lambda limit: set_to(max_open_holds=limit)
 
-    def set_to(limit: int) -> None:
-        monkeypatch.setattr(config, "_current", dataclasses.replace(config.current(), max_open_holds=limit))
 
-    return set_to
+@pytest.fixture
+def reservation_limit(set_to: Callable[..., None]) -> Callable[[int], None]:
+    """Sets how many open reservations and holds a customer may make in this process; 0 for any number."""
+    return lambda limit: set_to(max_open_reservations=limit)
 
 
 @pytest.fixture

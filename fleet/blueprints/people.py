@@ -101,7 +101,7 @@ class ExportView(View):
 
 
 def _shape(customer: Customer | dict[str, Any]) -> dict[str, Any]:
-    return people.seen(g.actor, shape(CustomerView, customer))
+    return shape(CustomerView, people.seen(g.actor, customer))
 
 
 @bp.get("")
@@ -118,6 +118,7 @@ def index(query: CustomerQuery) -> Answer:
     answer=CustomerView,
     status=201,
     idempotent=True,
+    identity=True,
     problems=("duplicate",),
 )
 def create(body: CreateCustomer) -> Answer:
@@ -141,6 +142,7 @@ def show(customer_id: UUID) -> Answer:
     answer=CustomerView,
     if_match=True,
     idempotent=True,
+    identity=True,
     problems=("duplicate", "invalid_state"),
 )
 def change(customer_id: UUID, body: ChangeCustomer) -> Answer:
@@ -150,7 +152,9 @@ def change(customer_id: UUID, body: ChangeCustomer) -> Answer:
 
 
 @bp.post("/<uuid:customer_id>/deactivate")
-@operation("customers.deactivate", answer=CustomerView, if_match=True, idempotent=True, problems=("invalid_state",))
+@operation(
+    "customers.deactivate", answer=CustomerView, if_match=True, idempotent=True, identity=True, problems=("invalid_state",)
+)
 def deactivate(customer_id: UUID) -> Answer:
     """Take no new rentals from a customer; those that stand go on."""
     customer = people.deactivate(g.actor, customer_id, expected_version=if_match(required=False))
@@ -168,7 +172,9 @@ def export(customer_id: UUID) -> Answer:
 
 
 @bp.post("/<uuid:customer_id>/erase")
-@operation("customers.erase", answer=CustomerView, if_match=True, idempotent=True, problems=("invalid_state",))
+@operation(
+    "customers.erase", answer=CustomerView, if_match=True, idempotent=True, identity=True, problems=("invalid_state",)
+)
 def erase(customer_id: UUID) -> Answer:
     """Forget the person and keep the books.
 

@@ -222,12 +222,13 @@ def index(query: RentalQuery) -> Answer:
     idempotent=True,
     key_required=True,
     claimed_by_service=True,
-    problems=("rental_overlap", "no_vehicle_available", "too_many_holds", "invalid_state"),
+    problems=("rental_overlap", "no_vehicle_available", "too_many_holds", "too_many_reservations", "invalid_state"),
 )
 def reserve(body: ReserveRental, claim: Claim) -> Answer:
     """Reserve a vehicle, or the best-fitting one of a class.
 
-    With hold_minutes it is only held and expires by itself; a customer has only so many holds at once.
+    With hold_minutes it is only held and expires by itself; a customer has only so many holds at once, and makes only so many
+    reservations.
     A 409 rental_overlap carries alternatives.
     """
     reserved = reservations.reserve(g.actor, body.as_wish(), claim=claim, answer_of=_made)

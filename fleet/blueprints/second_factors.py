@@ -82,7 +82,10 @@ def enrol(body: Enrol) -> Answer:
     problems=("invalid_credentials", "invalid_state"),
 )
 def confirm(body: ConfirmFactor) -> Answer:
-    """Put your second factor in force with a code of the app; the recovery codes are shown this once."""
+    """Put your second factor in force with a code of the app; the recovery codes are shown this once.
+
+    Your other sessions end, as they were opened without a code; API keys live on. A letter tells you.
+    """
     return answer({"recovery_codes": second_factors.confirm(g.actor, code=body.totp)})
 
 

@@ -119,6 +119,12 @@ def factor_of(user_id: UUID) -> SecondFactor | None:
     return found
 
 
+def in_force_since(user_id: UUID) -> datetime | None:
+    """Since when the user is asked for codes; None when they are not."""
+    factor = factor_of(user_id)
+    return None if factor is None else factor.confirmed_at
+
+
 def keep_secret(user_id: UUID, sealed: bytes) -> bool:
     """Keep the secret of a factor that is to be confirmed; False when the user has one in force."""
     return db.one(_ENROL, (user_id, sealed)) is not None
@@ -153,7 +159,7 @@ def take_recovery_code(user_id: UUID, code_hash: bytes) -> bool:
 
 
 def replace_recovery_codes(user_id: UUID, hashes: list[bytes]) -> None:
-    """Forget the codes that there were and keep these. Whoever calls holds the user's row, or has just confirmed the factor."""
+    """Forget the codes that there were and keep these. Whoever calls holds the user's row."""
     RecoveryCode.delete().where(RecoveryCode.user_id == user_id).execute()
     RecoveryCode.insert_many([{"code_hash": code_hash, "user_id": user_id} for code_hash in hashes]).execute()
 

@@ -14,14 +14,19 @@ STATUSES = ("active", "deactivated")
 
 
 class Customer(Versioned):
-    """A renter's profile. The user is the account that may act for it, if there is one."""
+    """A renter's profile. The user is the account that may act for it, if there is one.
+
+    The licence number is either in the clear or sealed, with a digest to find it by (fleet.services.licences).
+    """
 
     user_id = peewee.UUIDField(null=True)
     first_name = peewee.TextField()
     last_name = peewee.TextField()
     email = peewee.TextField()
     phone = peewee.TextField()
-    driver_license_number = peewee.TextField()
+    driver_license_number = peewee.TextField(null=True)
+    driver_license_sealed = peewee.BlobField(null=True)
+    driver_license_digest = peewee.BlobField(null=True)
     driver_license_expiry = peewee.DateField()
     address = peewee.TextField(null=True)
     date_of_birth = peewee.DateField(null=True)
@@ -35,8 +40,8 @@ CUSTOMERS = Listing(
         name: f"customer.{name}"
         for name in (
             "id", "user_id", "first_name", "last_name", "email", "phone", "driver_license_number",
-            "driver_license_expiry", "address", "date_of_birth", "language", "status", "erased_at", "version",
-            "created_at", "updated_at",
+            "driver_license_sealed", "driver_license_expiry", "address", "date_of_birth", "language", "status", "erased_at",
+            "version", "created_at", "updated_at",
         )
     },
     source="customer",
@@ -77,6 +82,28 @@ def rentals_of_customer_for_update(customer_id: UUID) -> list[UUID]:
     """The ids of the customer's rentals, locked in the order of their ids."""
     rows = db.rows("SELECT id FROM rental WHERE customer_id = %s ORDER BY id FOR UPDATE", (customer_id,))
     return [rental_id for (rental_id,) in rows]
+
+
+# --- licence numbers --------------------------------------------------------------------------------------------------
+
+
+def about_licence(customer_id: UUID) -> bytes:
+    """What the seal of a customer's licence number is bound to: in another's row it cannot be opened."""
+    return b"licence" + customer_id.bytes
+
+
+def licence_taken(number: str, digests: list[bytes], *, but: UUID) -> bool:
+    """Whether another customer has this number, in the clear or under one of these digests."""
+    taken = "SELECT 1 FROM customer WHERE (driver_license_number = %s OR driver_license_digest = ANY(%s)) AND id <> %s LIMIT 1"
+    return db.one(taken, (number, digests, but)) is not None
+
+
+def licences_to_seal(index_key: bytes, *, after: UUID, limit: int) -> list[Customer]:
+    """Customers whose number is in the clear, or has a digest of another key than the one of this name, by their ids."""
+    other = peewee.fn.substr(Customer.driver_license_digest, 1, len(index_key)) != index_key
+    open_ = Customer.driver_license_number.is_null(False) & Customer.erased_at.is_null()
+    found = Customer.select().where((Customer.id > after) & (open_ | other)).order_by(Customer.id).limit(limit)
+    return list(found)
 
 
 # --- all that is stored about a person --------------------------------------------------------------------------------
@@ -141,7 +168,9 @@ NOTIFICATIONS_OF_PERSON = Listing(
 def answers_that_name(customer: Customer) -> Condition:
     """Stored answers (kept for requests that are sent again) that were given to the person or name them."""
     names = [f"%{known}%" for known in (customer.id, customer.user_id) if known is not None]
-    return Condition("actor = %s OR encode(body, 'escape') LIKE ANY(%s)", (f"user:{customer.user_id}", names))
+    # A body that is sealed tells nothing, but only answers about customers are, and their address names the customer.
+    named = "path || ' ' || coalesce(headers->>'Location', '') || ' ' || encode(body, 'escape') LIKE ANY(%s)"
+    return Condition(f"actor = %s OR {named}", (f"user:{customer.user_id}", names))
 
 
 def forget_words_about(rental_ids: list[UUID]) -> None:

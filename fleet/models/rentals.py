@@ -222,16 +222,18 @@ ANY_FREE_OF_CLASS = Statement(
     f"SELECT EXISTS (SELECT 1 FROM vehicle v JOIN vehicle_class c ON c.id = v.class_id WHERE {_FREE_OF_CLASS})",
 )
 
-# FOR NO KEY UPDATE: of two holds at once for one customer the second waits here and then counts the first. It comes after the
-# vehicle's lock (docs/locking.md), and plain reservations, which only share the customer's key, never wait for it.
-CUSTOMER_TO_HOLD_FOR_UPDATE = Statement(
-    "customer_to_hold_for_update", ("uuid",), "SELECT id FROM customer WHERE id = $1 FOR NO KEY UPDATE"
+# FOR NO KEY UPDATE: of two counted bookings at once the second waits here and then counts the first. It comes after the
+# vehicle's lock (docs/locking.md), and reservations by staff, which only share the customer's key, never wait for it.
+CUSTOMER_TO_BOOK_FOR_UPDATE = Statement(
+    "customer_to_book_for_update", ("uuid",), "SELECT id FROM customer WHERE id = $1 FOR NO KEY UPDATE"
 )
-# A statement of its own: one that waits for the lock would count what was there before it waited.
-COUNT_OPEN_HOLDS = Statement(
-    "count_open_holds",
+# Unexpired holds, and with them the reservations. A statement of its own: one that waits for the lock would count what was
+# there before it waited.
+COUNT_OPEN = Statement(
+    "count_open",
     ("uuid", "timestamptz"),
-    "SELECT count(*) FROM rental WHERE customer_id = $1 AND status = 'held' AND hold_expires_at > $2",
+    """SELECT count(*) FILTER (WHERE status = 'held'), count(*) FROM rental
+    WHERE customer_id = $1 AND (status = 'reserved' OR (status = 'held' AND hold_expires_at > $2))""",
 )
 
 # Everything the reservation leaves behind, or nothing: the exclusion constraint decides in the first step, and the other

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from fleet.db import db
 from fleet.models.accounts import about_factor
+from fleet.models.people import about_licence
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,15 @@ SEALED = (
     Sealed("webhook_endpoint", "secret", key="id", about=lambda endpoint_id: endpoint_id.bytes),
     Sealed("webhook_endpoint", "previous_secret", key="id", about=lambda endpoint_id: endpoint_id.bytes),
     Sealed("second_factor", "secret", key="user_id", about=about_factor),
+    Sealed("customer", "driver_license_sealed", key="id", about=about_licence),
 )
 
 
-def under_other_keys(place: Sealed, name: bytes) -> list[tuple[UUID, bytes]]:
-    """Row and secret of everything there that was sealed under another key than the one of this name."""
-    sql = f"SELECT {place.key}, {place.column} FROM {place.table} WHERE substr({place.column}, 1, %s) <> %s ORDER BY 1"
-    return [(row_id, bytes(secret)) for row_id, secret in db.rows(sql, (len(name), name))]
+def under_other_keys(place: Sealed, name: bytes, *, after: UUID, limit: int) -> list[tuple[UUID, bytes]]:
+    """Row and secret of what was sealed there under another key than the one of this name, in the order of the rows' keys."""
+    sql = f"""SELECT {place.key}, {place.column} FROM {place.table}
+        WHERE {place.key} > %s AND substr({place.column}, 1, %s) <> %s ORDER BY 1 LIMIT %s"""
+    return [(row_id, bytes(secret)) for row_id, secret in db.rows(sql, (after, len(name), name, limit))]
 
 
 def replace(place: Sealed, row_id: UUID, old: bytes, new: bytes) -> bool:

@@ -212,6 +212,7 @@ ROWS = {
     "email_verification": ("link", "code", "valid_until"),
     "password_changed": ("when",),
     "session_breached": ("when",),
+    "second_factor_enabled": ("when",),
     "second_factor_removed": ("when",),
     "second_factor_locked": ("when",),
 }

@@ -46,7 +46,8 @@ KINDS = {
 # Letters about the account of whoever signs in: they protect it, so nobody can do without.
 RESET, VERIFICATION = "password_reset", "email_verification"
 ACCOUNT_KINDS = (
-    RESET, VERIFICATION, "password_changed", "session_breached", "second_factor_removed", "second_factor_locked",
+    RESET, VERIFICATION, "password_changed", "session_breached", "second_factor_enabled", "second_factor_removed",
+    "second_factor_locked",
 )  # fmt: skip
 REQUIRED = frozenset(kind.name for kind in KINDS.values() if kind.required)
 BY_DEFAULT = {"email": frozenset(KINDS), "sms": frozenset(kind.name for kind in KINDS.values() if kind.sms)}

@@ -83,6 +83,8 @@ TABLES: dict[str, Table] = {
     "customer": Table(
         since="until the person is erased",
         internal=f"id user_id status erased_at {_VERSIONED}",
+        hidden="driver_license_digest",
+        sealed="driver_license_sealed",
         people={
             **_erased("profile", "first_name", "last_name", "email", "phone", "address", "language", "driver_license_expiry"),
             **_erased("profile", "driver_license_number", "date_of_birth", kind=Kind.SENSITIVE),

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from fleet import clock, passwords
@@ -16,7 +17,7 @@ from fleet.models.access import (
     end_sessions,
     proven_user_for_share,
 )
-from fleet.models.accounts import end_tokens
+from fleet.models.accounts import end_tokens, in_force_since
 from fleet.rules.notices import RESET
 from fleet.services import audit, credentials, outbox, throttle
 
@@ -34,7 +35,8 @@ class SignedIn:
 
 def login(*, email: str, password: str, totp: str | None = None) -> SignedIn:
     """Open a session. Raises Unauthenticated `invalid_credentials` or `totp_required`, Unavailable."""
-    return _open_session(credentials.by_password_and_code(email, password, totp))
+    user, factor_since = credentials.by_password_and_code(email, password, totp)
+    return _open_session(user, factor_since)
 
 
 def refresh(refresh_token: str) -> SignedIn:
@@ -63,10 +65,11 @@ def change_password(actor: Actor, *, current_password: str, new_password: str) -
 
 
 @atomic
-def _open_session(user: User) -> SignedIn:
-    # The password may have been changed, or the user deactivated, since the two were compared. Both end all sessions, and
-    # both wait for this lock: so they end this one too, or are seen here.
-    if not proven_user_for_share(user):
+def _open_session(user: User, factor_since: datetime | None) -> SignedIn:
+    # The password may have been changed, the user deactivated, or a second factor put in force, since all was compared. Each
+    # ends the sessions, and waits for this lock: so this one ends too, or it is seen here. The factor is looked at by itself:
+    # a statement that waits for the lock would see what was before.
+    if not proven_user_for_share(user) or in_force_since(user.id) not in {None, factor_since}:
         raise credentials.not_proven()
     throttle.forget(user.email)
     session = Session.create(user=user.id, expires_at=clock.now() + SESSION_LIFETIME)

@@ -5,6 +5,7 @@ A code works once: its step is used up, and so is a recovery code (RFC 6238, 5.2
 
 import logging
 from collections.abc import Callable
+from datetime import datetime
 from functools import partial
 from typing import TypeVar
 from uuid import UUID
@@ -44,15 +45,18 @@ def by_password(email: str, password: str) -> User:
     return counted(email, partial(_user_of, email, password))
 
 
-def by_password_and_code(email: str, password: str, code: str | None) -> User:
-    """As `by_password`, and with a code where the user has a second factor.
+def by_password_and_code(email: str, password: str, code: str | None) -> tuple[User, datetime | None]:
+    """As `by_password`, and with a code where the user has a second factor; and since when the factor asked for is in force.
 
     Raises Unauthenticated `totp_required` when all that is missing is a code; it counts neither for nor against the account.
     """
 
-    def proof(rests: bool) -> User | None:
+    def proof(rests: bool) -> tuple[User, datetime | None] | None:
         user = _user_of(email, password, rests)
-        return user if user is not None and _factor_passes(user.id, code) else None
+        factor = None if user is None else factor_of(user.id)
+        if user is None or not _factor_passes(factor, code):
+            return None
+        return user, None if factor is None else factor.confirmed_at
 
     return counted(email, proof)
 
@@ -106,21 +110,20 @@ def recovery_code_hash(code: str) -> bytes:
     """What is stored of a recovery code, however it was typed: 80 bits of its own, so a plain digest suffices."""
     return secret_hash(code.upper().replace("-", "").replace(" ", ""))
 
-def _factor_passes(user_id: UUID, code: str | None) -> bool:
-    factor = factor_of(user_id)
+def _factor_passes(factor: SecondFactor | None, code: str | None) -> bool:
     if factor is None or factor.confirmed_at is None:
         return True
     if code is None:
         raise Unauthenticated("Send the code of your second factor too", code="totp_required")
     if len(code) != totp.DIGITS:
-        return _recover(user_id, code)
+        return _recover(factor.user_id, code)
     # A throttle that heals would let who has the password try for ever; this ends it, and locks out nobody without it.
     if factor.failures >= MOST_WRONG_CODES:
         return False
     step = step_of_code(factor, code)
     if step is not None and take_step(factor, step):
         return True
-    _count_wrong_code(user_id)
+    _count_wrong_code(factor.user_id)
     return False
 
 

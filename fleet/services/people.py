@@ -29,18 +29,19 @@ from fleet.models.people import (
     rentals_of_customer_for_update,
 )
 from fleet.rules.lifecycles import OCCUPYING
-from fleet.services import audit, invoices, payments, preferences
+from fleet.services import audit, invoices, licences, payments, preferences
 
 EXPORTED_ROWS = 10_000
 _IDENTITY = ("driver_license_number", "date_of_birth")
 _PATIENCE_S = 10
 
 
-def seen(actor: Actor, customer: dict[str, Any]) -> dict[str, Any]:
+def seen(actor: Actor, customer: Customer | dict[str, Any]) -> dict[str, Any]:
     """The profile as the actor may see it: licence number and birth date are for its owner and those who hand over."""
-    if actor.can("customers.read_identity") or actor.customer_id == customer["id"]:
-        return customer
-    return {**customer, **dict.fromkeys(_IDENTITY)}
+    row = customer if isinstance(customer, dict) else {name: getattr(customer, name) for name in CUSTOMERS.columns}
+    if actor.can("customers.read_identity") or actor.customer_id == row["id"]:
+        return {**row, "driver_license_number": licences.number_of(row)}
+    return {**row, **dict.fromkeys(_IDENTITY)}
 
 
 def listed(
@@ -75,7 +76,9 @@ def create(actor: Actor, *, user_id: UUID | None = None, **values: Any) -> Custo
         user_id = actor.user_id
     _check(user_id=user_id, **values)
     values["language"] = values.get("language") or config.current().default_language
-    customer: Customer = Customer.create(user_id=user_id, **values)
+    customer_id = clock.new_id()
+    values |= licences.columns(customer_id, values["driver_license_number"])
+    customer: Customer = Customer.create(id=customer_id, user_id=user_id, **values)
     return customer
 
 
@@ -86,6 +89,8 @@ def change(actor: Actor, customer_id: UUID, *, expected_version: int | None, cha
         raise _not_yours("user_id")
     customer = _standing_for_update(actor, customer_id, expected_version)
     _check(**changes)
+    if "driver_license_number" in changes:
+        changes = {**changes, **licences.columns(customer_id, changes["driver_license_number"])}
     customer.change(**changes)
     return customer
 
@@ -185,7 +190,7 @@ def _nobody(customer_id: UUID) -> dict[str, Any]:
         "last_name": "Customer",
         "email": f"{customer_id.hex}@erased.invalid",
         "phone": "",
-        "driver_license_number": f"ERASED{customer_id.hex.upper()}",
+        **licences.forgotten(customer_id),
         "driver_license_expiry": date(1970, 1, 1),
         "address": None,
         "date_of_birth": None,

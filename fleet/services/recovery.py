@@ -17,8 +17,10 @@ from fleet.rules.notices import RESET, VERIFICATION
 from fleet.services import audit, outbox, throttle
 
 LIFETIMES = {RESET: timedelta(minutes=30), VERIFICATION: timedelta(days=1)}
-# Nobody's letter-box is filled by a stranger who knows the address.
-MOST_LETTERS_AN_HOUR = 5
+# Nobody's letter-box is filled by a stranger who knows the address. Nor do they use up its owner's letters: those of no longer
+# than a token lives are counted, so that whoever gets no letter has one whose token is good.
+MOST_LETTERS = 5
+COUNTED_OVER = {purpose: min(lifetime, timedelta(hours=1)) for purpose, lifetime in LIFETIMES.items()}
 
 
 @atomic
@@ -76,9 +78,9 @@ def new_token(user_id: UUID, purpose: str, *, promise_id: str, asked_at: datetim
     """
     now, promise = clock.now(), UUID(promise_id)
     user = user_for_update(user_id)
-    others = token_promises_since(user_id, purpose, now - timedelta(hours=1)) - {promise}
+    others = token_promises_since(user_id, purpose, now - COUNTED_OVER[purpose]) - {promise}
     asked_again = any(other > promise for other in others)
-    if not user.active or asked_again or len(others) >= MOST_LETTERS_AN_HOUR or now - asked_at > LIFETIMES[purpose]:
+    if not user.active or asked_again or len(others) >= MOST_LETTERS or now - asked_at > LIFETIMES[purpose]:
         return None
     token, until = new_secret(), now + LIFETIMES[purpose]
     replace_tokens(secret_hash(token), user_id, purpose, promise, at=now, until=until)

@@ -23,14 +23,15 @@ from fleet.errors import (
     NoVehicleAvailable,
     RentalOverlap,
     TooManyHolds,
+    TooManyReservations,
     Unavailable,
     constraint_of,
 )
 from fleet.idempotency import Claim, StoredAnswer
 from fleet.models.rentals import (
     ANY_FREE_OF_CLASS,
-    COUNT_OPEN_HOLDS,
-    CUSTOMER_TO_HOLD_FOR_UPDATE,
+    COUNT_OPEN,
+    CUSTOMER_TO_BOOK_FOR_UPDATE,
     EXPIRE_HOLDS,
     PICK_TO_RESERVE,
     READ_TO_RESERVE,
@@ -78,7 +79,8 @@ def reserve(
     """Reserve (or hold) a vehicle for a customer, exactly once for one key.
 
     `answer_of` gives the answer as JSON; without names and notes it is also what the event tells.
-    Raises Invalid, RentalOverlap with alternatives, NoVehicleAvailable, TooManyHolds, Unavailable, InProgress.
+    Raises Invalid, RentalOverlap with alternatives, NoVehicleAvailable, TooManyHolds, TooManyReservations, Unavailable,
+    InProgress.
     """
     now = clock.now()
     period = rental_period(wish.start_at, wish.end_at, now=now, may_backdate=actor.can("rentals.backdate"))
@@ -208,17 +210,26 @@ class _Attempt:
         if seen.customer_status != "active":
             raise Invalid.field("customer_id", "not_active", "is a customer who was deactivated")
 
-    def _check_holds(self) -> None:
-        """Raises TooManyHolds where the customer has as many open holds as may be. Two more statements, for holds alone."""
-        limit = config.current().max_open_holds
-        if self.wish.hold_minutes is None or limit == 0:
+    def _check_open(self) -> None:
+        """Raises TooManyHolds, TooManyReservations where the customer has as many open ones as may be.
+
+        Holds are counted whoever asks, reservations where customers ask for themselves: a counter may book a whole fleet for a
+        company. It takes two more statements, which a reservation by staff is spared.
+        """
+        settings, myself = config.current(), not self.actor.can("rentals.read_all")
+        most_holds = settings.max_open_holds if self.wish.hold_minutes is not None else 0
+        most_open = settings.max_open_reservations if myself else 0
+        if not (most_holds or most_open):
             return
-        db.run(CUSTOMER_TO_HOLD_FOR_UPDATE, (self.wish.customer_id,))
-        if db.run(COUNT_OPEN_HOLDS, (self.wish.customer_id, self.now))[0][0] >= limit:
-            raise TooManyHolds(f"A customer has {limit} open holds at most")
+        db.run(CUSTOMER_TO_BOOK_FOR_UPDATE, (self.wish.customer_id,))
+        holds, open_ = db.run(COUNT_OPEN, (self.wish.customer_id, self.now))[0]
+        if most_holds and holds >= most_holds:
+            raise TooManyHolds(f"A customer has {most_holds} open holds at most")
+        if most_open and open_ >= most_open:
+            raise TooManyReservations(f"A customer has {most_open} open reservations and holds at most")
 
     def _write(self, seen: _Seen, offer: Offer) -> Reserved:
-        self._check_holds()
+        self._check_open()
         document = self._document(seen, offer)
         answer = self.answer_of(document)
         try:

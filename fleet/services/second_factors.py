@@ -10,7 +10,7 @@ from fleet import clock
 from fleet.auth import Actor
 from fleet.db import atomic
 from fleet.errors import Forbidden, InvalidState, NotFound
-from fleet.models.access import User, user_for_update
+from fleet.models.access import User, end_sessions, user_for_update
 from fleet.models.accounts import (
     SecondFactor,
     confirm_factor,
@@ -63,16 +63,17 @@ def enrol(actor: Actor, *, current_password: str) -> tuple[str, str]:
 def confirm(actor: Actor, *, code: str) -> list[str]:
     """Put the factor in force with a code of its own; returns the recovery codes, which nobody can read again.
 
+    The actor's other sessions end: they were opened without a code, and one of them may be whom the factor is to keep out.
     Wrong codes count as failed sign-ins. Raises Forbidden for an API key, InvalidState when nothing is to be confirmed,
     Unauthenticated `invalid_credentials`, Unavailable.
     """
-    actor.must_have_session()
+    session_id = actor.must_have_session()
     factor = factor_of(actor.user_id)
     if factor is None or factor.confirmed_at is not None or clock.now() - factor.created_at > ENROLMENT_LIVES:
         raise InvalidState("There is no second factor to be confirmed")
     email = User.get_by_id(actor.user_id).email
     step = credentials.counted(email, lambda rests: None if rests else credentials.step_of_code(factor, code))
-    return _put_in_force(actor, factor, step)
+    return _put_in_force(actor, factor, step, spare=session_id)
 
 
 def renew_recovery_codes(actor: Actor, *, current_password: str, code: str) -> list[str]:
@@ -112,11 +113,14 @@ def remove_by_operator(operator: str, *, email: str) -> None:
 
 
 @atomic
-def _put_in_force(actor: Actor, factor: SecondFactor, step: int) -> list[str]:
+def _put_in_force(actor: Actor, factor: SecondFactor, step: int, *, spare: UUID) -> list[str]:
+    user_for_update(actor.user_id)  # a sign-in that proved the password alone waits and finds the factor, or its session ends
     # Of two confirmations at once one puts it in force; an enrolment in between has another secret.
     if not confirm_factor(factor, step):
         raise _in_force()
-    audit.record(actor, "second_factor.enabled", "user", actor.user_id)
+    ended = end_sessions(actor.user_id, "second_factor_enabled", spare=spare)
+    audit.record(actor, "second_factor.enabled", "user", actor.user_id, after={"sessions_ended": ended})
+    outbox.promise("notifications.second_factor_enabled", "user", actor.user_id)
     return _fresh_codes(actor.user_id)
 
 
@@ -153,7 +157,8 @@ def _proven(actor: Actor, password: str) -> User:
 def _proven_with_factor(actor: Actor, password: str, code: str) -> User:
     if not shown(actor).enabled:
         raise _not_in_force()
-    return credentials.by_password_and_code(User.get_by_id(actor.user_id).email, password, code)
+    user, _ = credentials.by_password_and_code(User.get_by_id(actor.user_id).email, password, code)
+    return user
 
 
 def _in_force() -> InvalidState:

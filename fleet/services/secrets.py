@@ -1,13 +1,17 @@
 """Sealing anew, under the present SECRET_KEY, what was sealed under a previous one."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from uuid import UUID
 
 from fleet import config, sealing
-from fleet.db import atomic
+from fleet.db import atomic, patience
 from fleet.models.sealed import SEALED, Sealed, replace, under_other_keys
 from fleet.sealing import SealBroken
 from fleet.services import audit
+
+_BATCH, _PATIENCE_S = 500, 30
+FIRST = UUID(int=0)
 
 
 @dataclass
@@ -37,12 +41,25 @@ def _once(actor: str) -> tuple[int, list[str]]:
     unreadable: list[str] = []
     name = sealing.name_of_key(config.current().secret_key)
     for place in SEALED:
-        for row_id, sealed in under_other_keys(place, name):
+        for row_id, sealed in _to_seal_anew(place, name):
             try:
                 done += _sealed_anew(actor, place, row_id, sealed)
             except SealBroken:
                 unreadable.append(f"{place.table}.{place.column} of {row_id}")
     return done, unreadable
+
+
+def _to_seal_anew(place: Sealed, name: bytes) -> Iterator[tuple[UUID, bytes]]:
+    """A batch at a time: there may be a seal for each customer."""
+    after = FIRST
+    while rows := _batch(place, name, after):
+        yield from rows
+        after = rows[-1][0]
+
+
+def _batch(place: Sealed, name: bytes, after: UUID) -> list[tuple[UUID, bytes]]:
+    with patience(_PATIENCE_S):  # the last one looks through the whole table and finds nothing
+        return under_other_keys(place, name, after=after, limit=_BATCH)
 
 
 @atomic

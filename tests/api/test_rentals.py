@@ -230,6 +230,56 @@ class TestOpenHolds:
         assert [self.held(cast.ana, cast).status_code for _ in range(6)] == [201] * 6
 
 
+class TestOpenReservations:
+    """A customer who books and never comes keeps vehicles from others as well. The counter may book a whole fleet."""
+
+    def booked(self, person: Person, cast: Cast, **body: Any) -> Answer:
+        return reserve(person, cast, **{"vehicle_id": cast.vehicle(), **body})
+
+    def test_a_customer_makes_so_many_and_no_more(self, cast: Cast, reservation_limit: Callable[[int], None]) -> None:
+        reservation_limit(2)
+        assert self.booked(cast.ana, cast).status_code == 201
+        assert self.booked(cast.ana, cast, hold_minutes=15).status_code == 201
+        by_class = {"vehicle_id": None, "class_id": cast.compact}
+        for refused in (self.booked(cast.ana, cast), self.booked(cast.ana, cast, hold_minutes=15, **by_class)):
+            assert (refused.status_code, refused.json["code"]) == (409, "too_many_reservations")
+        assert db.one("SELECT count(*) FROM vehicle_block") == (2,)
+
+    def test_the_counter_books_more_and_what_it_booked_counts(
+        self, cast: Cast, reservation_limit: Callable[[int], None]
+    ) -> None:
+        reservation_limit(2)
+        assert [self.booked(cast.agent, cast).status_code for _ in range(3)] == [201] * 3
+        assert self.booked(cast.ana, cast).json["code"] == "too_many_reservations"
+        assert self.booked(cast.ben, cast, customer_id=cast.ben.customer_id).status_code == 201
+
+    @pytest.mark.parametrize("ends", ["activate", "cancel"])
+    def test_a_reservation_that_ended_makes_room(
+        self, cast: Cast, reservation_limit: Callable[[int], None], ends: str
+    ) -> None:
+        reservation_limit(1)
+        reservation = rental_of(cast, start=-1 / 24, end=2)
+        assert self.booked(cast.ana, cast).status_code == 409
+        body = {"start_odometer_km": 1000, "fuel_level_percent": 100} if ends == "activate" else {}
+        assert cast.agent.post(f"{reservation}/{ends}", body).status_code == 200
+        assert self.booked(cast.ana, cast).status_code == 201
+
+    def test_a_hold_is_confirmed_and_a_period_changed_at_the_limit(
+        self, cast: Cast, reservation_limit: Callable[[int], None]
+    ) -> None:
+        reservation_limit(1)
+        hold = self.booked(cast.ana, cast, hold_minutes=15).headers["Location"]
+        assert cast.ana.post(f"{hold}/confirm").status_code == 200
+        assert cast.agent.patch(hold, {"end_at": iso(at(4))}, version="2").status_code == 200
+
+    def test_nought_is_no_limit(self, cast: Cast, reservation_limit: Callable[[int], None]) -> None:
+        reservation_limit(0)
+        assert [self.booked(cast.ana, cast).status_code for _ in range(21)] == [201] * 21
+
+    def test_there_are_twenty_unless_it_is_said_otherwise(self, cast: Cast) -> None:
+        assert [self.booked(cast.ana, cast).status_code for _ in range(21)] == [201] * 20 + [409]
+
+
 class TestHandover:
     def test_a_vehicle_goes_out_with_its_reading(self, cast: Cast) -> None:
         rental = cast.agent.get(activated(cast, odometer_km=1234)).json

@@ -13,7 +13,7 @@ from fleet.rules.throttle import FREE_FAILURES, HEALS_AFTER
 from fleet.rules.totp import STEP_S
 from fleet.services import second_factors
 from fleet.services.credentials import MOST_WRONG_CODES
-from tests.accounts import WRONG, Telephone, audited, enrolled, login, promises
+from tests.accounts import WRONG, Telephone, audited, enrolled, login, me, promises, refresh
 from tests.cast import PASSWORD, Answer, Cast, Person
 
 PATH = "/v1/auth/second-factor"
@@ -44,6 +44,21 @@ def test_a_factor_is_in_force_when_a_code_has_confirmed_it(cast: Cast) -> None:
     assert (standing["enabled"], standing["recovery_codes_left"]) == (True, 10)
     assert said(login(cast.agent)) == (401, "totp_required")
     assert audited("second_factor.enabled") == [(f"user:{cast.agent.user_id}", f"{cast.agent.user_id}")]
+
+
+def test_a_factor_that_comes_into_force_ends_the_sessions_that_were_opened_without_it(cast: Cast) -> None:
+    other, others = login(cast.agent).json, login(cast.manager).json
+    begun = cast.agent.post(PATH, {"current_password": PASSWORD})
+    assert me(cast.agent, other["access_token"]) == 200, "an enrolment changes nothing yet"
+    confirmed = cast.agent.post(f"{PATH}/confirm", {"totp": Telephone(begun.json["secret"]).code()})
+    assert confirmed.status_code == 200
+    assert me(cast.agent, other["access_token"]) == 401
+    assert refresh(cast.agent, other["refresh_token"]).status_code == 401
+    assert cast.agent.get("/v1/auth/me").status_code == 200, "who put it in force goes on"
+    assert me(cast.manager, others["access_token"]) == 200
+    ended = db.rows("SELECT count(*) FROM user_session WHERE end_reason = 'second_factor_enabled'")
+    assert db.rows("SELECT (after->>'sessions_ended')::int FROM audit_event WHERE action = 'second_factor.enabled'") == ended
+    assert ended == [(1,)] and len(promises("second_factor_enabled")) == 1
 
 
 def test_the_secret_is_stored_sealed_for_its_user_and_recovery_codes_as_digests(cast: Cast) -> None:

@@ -72,7 +72,7 @@ LOCKS = {
         of="READ_TO_RESERVE",
         replace=(" FOR KEY SHARE", ""),
     ),
-    "CUSTOMER_TO_HOLD_FOR_UPDATE": Race(
+    "CUSTOMER_TO_BOOK_FOR_UPDATE": Race(
         f"{_PEOPLE}of_two_holds_at_once_for_the_last_place_one_is_refused", "one hold too many"
     ),
     "customer_for_update": Race(f"{_PEOPLE}a_customer_who_is_being_erased_books_nothing", "erased with a booking"),

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 from werkzeug.test import TestResponse
 
 from fleet.db import db
-from tests.cast import Cast, at, iso
+from tests.cast import Cast, Person, at, iso
 
 Call = Callable[[], TestResponse]
 
@@ -17,11 +17,13 @@ def window(start: float, end: float) -> dict[str, str]:
     return {"start_at": iso(at(start)), "end_at": iso(at(end))}
 
 
-def reserving(cast: Cast, start: float = 1, end: float = 3, *, key: str | None = None, **body: Any) -> Call:
-    """Ana wants the Corolla from the first to the third day from now, unless told otherwise."""
+def reserving(
+    cast: Cast, start: float = 1, end: float = 3, *, key: str | None = None, by: Person | None = None, **body: Any
+) -> Call:
+    """Ana wants the Corolla from the first to the third day from now, and the counter books it, unless told otherwise."""
     wish = {"customer_id": cast.ana.customer_id, "vehicle_id": cast.corolla, **window(start, end), **body}
     wish = {name: value for name, value in wish.items() if value is not None}
-    return lambda: cast.agent.post("/v1/rentals", wish, key=key or str(uuid4()))
+    return lambda: (by or cast.agent).post("/v1/rentals", wish, key=key or str(uuid4()))
 
 
 def booking(cast: Cast, start: float = 1, end: float = 3, **body: Any) -> Call:

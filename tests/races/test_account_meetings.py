@@ -142,6 +142,32 @@ def test_of_two_confirmations_at_once_one_gives_recovery_codes(cast: Cast, meet:
     assert count("recovery_code") == 10
 
 
+def confirming_a_factor(cast: Cast) -> Call:
+    begun = cast.agent.post("/v1/auth/second-factor", {"current_password": PASSWORD})
+    telephone = Telephone(begun.json["secret"])
+    return lambda: cast.agent.post("/v1/auth/second-factor/confirm", {"totp": telephone.code()})
+
+
+@pytest.mark.usefixtures("wide_desk")
+def test_a_sign_in_that_proved_the_password_alone_opens_nothing_under_a_new_factor(cast: Cast, meet: Meeting) -> None:
+    opened, confirmed = meet(lambda: login(cast.agent), confirming_a_factor(cast), before="FOR SHARE")
+    assert (opened.said, confirmed.said) == ((401, "invalid_credentials"), (200, None)), "a session without a code"
+
+
+@pytest.mark.usefixtures("wide_desk")
+def test_a_sign_in_waits_for_the_factor_that_comes_into_force_and_finds_it(cast: Cast, meet: Meeting) -> None:
+    confirmed, opened = meet(confirming_a_factor(cast), lambda: login(cast.agent))
+    assert (confirmed.said, opened.waited) == ((200, None), True), "a session without a code"
+    assert opened.said == (401, "invalid_credentials")
+
+
+@pytest.mark.usefixtures("wide_desk")
+def test_a_session_that_opens_while_a_factor_comes_into_force_ends_with_the_others(cast: Cast, meet: Meeting) -> None:
+    opened, confirmed = meet(lambda: login(cast.agent), confirming_a_factor(cast))
+    assert (opened.said, confirmed.said) == ((200, None), (200, None))
+    assert me(cast.agent, opened.result.json["access_token"]) == 401, "it lives on without a code"
+
+
 def test_codes_that_are_renewed_while_their_factor_is_removed_go_with_it(cast: Cast, meet: Meeting) -> None:
     telephone, _ = enrolled(cast.agent)
     body = {"current_password": PASSWORD, "totp": telephone.code()}

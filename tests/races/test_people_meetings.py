@@ -71,7 +71,18 @@ def test_of_two_holds_at_once_for_the_last_place_one_is_refused(
     assert (one.said, other.said, other.waited) == ((201, None), (409, "too_many_holds"), True)
 
 
-def test_a_reservation_waits_for_no_hold_of_the_same_customer(cast: Cast, meet: Meeting) -> None:
+def test_of_two_reservations_at_once_for_the_last_place_one_is_refused(
+    cast: Cast, meet: Meeting, reservation_limit: Callable[[int], None]
+) -> None:
+    reservation_limit(1)
+    one, other = meet(
+        reserving(cast, by=cast.ana), reserving(cast, by=cast.ana, vehicle_id=cast.vehicle()), before="write_reservation"
+    )
+    assert count("rental") == 1, "one reservation too many"
+    assert (one.said, other.said, other.waited) == ((201, None), (409, "too_many_reservations"), True)
+
+
+def test_a_reservation_by_staff_waits_for_no_hold_of_the_same_customer(cast: Cast, meet: Meeting) -> None:
     hold, reservation = meet(reserving(cast, hold_minutes=15), reserving(cast, vehicle_id=cast.vehicle()))
     assert (hold.said, reservation.said, reservation.waited) == ((201, None), (201, None), False)
 

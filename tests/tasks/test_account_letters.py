@@ -27,6 +27,10 @@ SUBJECTS = {
         "Your password was changed", "Ihr Passwort wurde geändert", "Votre mot de passe a été modifié",
         "Su contraseña se ha cambiado",
     ),
+    "second_factor_enabled": (
+        "Your second factor is in force", "Ihr zweiter Faktor gilt", "Votre second facteur est actif",
+        "Su segundo factor está activo",
+    ),
     "second_factor_removed": (
         "Your second factor was removed", "Ihr zweiter Faktor wurde entfernt", "Votre second facteur a été retiré",
         "Se ha quitado su segundo factor",
