@@ -46,7 +46,8 @@ WITH block AS (
   SELECT $17, 'notifications.rental_reserved', 'notifications', 'rental', id FROM booked
 ), event AS (
   INSERT INTO event (id, type, occurred_at, aggregate_type, aggregate_id, data)
-  SELECT $22, 'rental.reserved', $8, 'rental', id, convert_from($21, 'UTF8')::jsonb - '{first_name,last_name}'::text[] FROM booked
+  SELECT $22, 'rental.reserved', $8, 'rental', id, convert_from($21, 'UTF8')::jsonb - '{first_name,last_name}'::text[]
+  FROM booked
 )
 INSERT INTO idempotency_record (actor, method, path, key, fingerprint, status, headers, body)
 SELECT $18, 'POST', '/reserve', $19, $20, 201, '{}', $21 FROM booked RETURNING 1"""
