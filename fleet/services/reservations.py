@@ -26,7 +26,7 @@ from fleet.errors import (
     Unavailable,
     constraint_of,
 )
-from fleet.idempotency import Claim, StoredAnswer
+from fleet.idempotency import Claim, Given, StoredAnswer
 from fleet.models.rentals import (
     ANY_FREE_OF_CLASS,
     COUNT_OPEN_HOLDS,
@@ -64,17 +64,9 @@ class Wish:
     hold_minutes: int | None = None
 
 
-@dataclass(frozen=True)
-class Reserved:
-    """The answer to a reservation; `replayed` when an earlier request with the same key had given it."""
-
-    answer: StoredAnswer
-    replayed: bool
-
-
 def reserve(
     actor: Actor, wish: Wish, *, claim: Claim, answer_of: Callable[[Document], StoredAnswer]
-) -> Reserved:
+) -> Given:
     """Reserve (or hold) a vehicle for a customer, exactly once for one key.
 
     `answer_of` gives the answer as JSON; without names and notes it is also what the event tells.
@@ -155,7 +147,7 @@ class _Attempt:
         self.worth_another_try = True
         self.held_in_vain = False
 
-    def by_vehicle(self) -> Reserved:
+    def by_vehicle(self) -> Given:
         """Reserve the vehicle that was asked for. Raises _Taken."""
         seen = self._see(READ_TO_RESERVE, self.wish.vehicle_id)
         first = self._first_answer(seen)
@@ -170,7 +162,7 @@ class _Attempt:
             raise _Taken
         return self._write(seen, seen.offer)
 
-    def by_class(self) -> Reserved:
+    def by_class(self) -> Given:
         """Reserve the best-fitting free vehicle of the class. Raises _Taken, also when a rival was quicker."""
         seen = self._see(PICK_TO_RESERVE, self.wish.class_id)
         first = self._first_answer(seen)
@@ -195,11 +187,11 @@ class _Attempt:
         wanted = (wish.customer_id, wanted_id, wish.pickup_branch_id)
         return (self.claim.lock, *self.claim.names, *wanted, self.now, period.start, period.end)
 
-    def _first_answer(self, seen: _Seen) -> Reserved | None:
+    def _first_answer(self, seen: _Seen) -> Given | None:
         first = self.claim.judge(
             ours=seen.ours, fingerprint=seen.fingerprint, status=seen.status, headers=seen.headers, body=seen.body
         )
-        return None if first is None else Reserved(first, replayed=True)
+        return None if first is None else Given(first, replayed=True)
 
     def _check_customer(self, seen: _Seen) -> None:
         foreign = not self.actor.can("rentals.read_all") and seen.customer_id != self.actor.customer_id
@@ -217,7 +209,7 @@ class _Attempt:
         if db.run(COUNT_OPEN_HOLDS, (self.wish.customer_id, self.now))[0][0] >= limit:
             raise TooManyHolds(f"A customer has {limit} open holds at most")
 
-    def _write(self, seen: _Seen, offer: Offer) -> Reserved:
+    def _write(self, seen: _Seen, offer: Offer) -> Given:
         self._check_holds()
         document = self._document(seen, offer)
         answer = self.answer_of(document)
@@ -227,7 +219,7 @@ class _Attempt:
             if constraint_of(error) == NO_OVERLAP:
                 raise _Taken from None
             raise
-        return Reserved(answer, replayed=False)
+        return Given(answer, replayed=False)
 
     def _document(self, seen: _Seen, offer: Offer) -> Document:
         """The rental as it will stand, before it is written: the answer is stored by the very statement that writes it."""
