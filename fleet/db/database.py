@@ -119,11 +119,18 @@ class Database(peewee.PostgresqlDatabase):
             raise
         finally:
             try:
-                if self._assumed() is not None:
-                    self._send(lambda: self._execute("", ()), repeatable=True)
+                self.check_assumed()
             finally:
                 # However this ends: what the thread does next is not done by whom this was about.
                 self._state.assumed = None
+
+    def check_assumed(self) -> None:
+        """Send what is assumed by itself, unless it has travelled already: before what is no statement and cannot be undone.
+
+        Raises AssumptionFailed.
+        """
+        if self._assumed() is not None:
+            self._send(lambda: self._execute("", ()), repeatable=True)
 
     @contextmanager
     def over(self, connection: Connection) -> Iterator[None]:
