@@ -181,6 +181,40 @@ class TestGrants:
         assert grants.roles_among({"nobody_of_this_name", "postgres", "fleet"}) == set()
 
 
+class TestTablesToCome:
+    """Between the migration that makes a table and the grants, the release before runs on, and triggers write for it."""
+
+    @pytest.fixture(autouse=True)
+    def newcomer(self, app: Flask) -> Iterator[None]:
+        db.execute_sql("CREATE TABLE newcomer (id bigserial, said text)")
+        db.execute_sql("CREATE VIEW newcomers AS SELECT * FROM newcomer")
+        yield
+        db.execute_sql("DROP TABLE newcomer CASCADE")
+
+    def test_the_service_can_use_them_at_once(self, databases: Databases) -> None:
+        with connected(databases.runtime_url) as cursor:
+            cursor.execute("INSERT INTO newcomer (said) VALUES ('here'); UPDATE newcomer SET said = 'still here'")
+            cursor.execute("SELECT said FROM newcomer")
+            assert cursor.fetchone() == ("still here",)
+
+    @pytest.mark.parametrize("deed", ["DELETE FROM newcomer", "TRUNCATE newcomer", "DROP TABLE newcomer"])
+    def test_but_not_empty_or_drop_them(self, databases: Databases, deed: str) -> None:
+        assert refusal(databases.runtime_url, deed) is errors.InsufficientPrivilege
+
+    def test_reports_do_not_show_them(self, databases: Databases) -> None:
+        assert refusal(databases.report_url, "SELECT said FROM newcomer") is errors.InsufficientPrivilege
+
+    def test_the_grants_take_what_no_line_gives(
+        self, settings: Settings, databases: Databases, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(grants, "ADDED_TO", grants.ADDED_TO | {"newcomer"})
+        grants.apply(settings)
+        assert refusal(databases.runtime_url, "UPDATE newcomer SET said = ''") is errors.InsufficientPrivilege
+        assert refusal(databases.runtime_url, "UPDATE newcomers SET said = ''") is errors.InsufficientPrivilege
+        with connected(databases.runtime_url) as cursor:
+            cursor.execute("INSERT INTO newcomer (said) VALUES ('here')")
+
+
 # `flask audit prune`, which only the owner of the tables can run.
 BY_THE_OWNER = {
     "fleet.models.audit: DELETE audit_event",
