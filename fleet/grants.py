@@ -15,8 +15,8 @@ RUNTIME, REPORT = "fleet_runtime", "fleet_report"
 
 # Written once. The guards of these tables refuse more than the grants do; each holds without the other.
 ADDED_TO = {
-    "audit_event", "audit_seal", "invoice_line", "journal_entry", "journal_line", "ledger_account", "odometer_reading",
-    "rental_charge",
+    "audit_event", "audit_seal", "audit_unsealed", "invoice_line", "journal_entry", "journal_line", "ledger_account",
+    "odometer_reading", "rental_charge",
 }  # fmt: skip
 # Filled by migrations and by what only the owner runs.
 READ = {"audit_anchor", "lifecycle_transition", "schema_migration", "tax_code"}
@@ -115,11 +115,10 @@ def rights_on(table: str) -> str:
     """The runtime role's rights on a table. TRUNCATE, TRIGGER and REFERENCES are never among them."""
     if table in READ:
         return "SELECT"
-    if table in ADDED_TO:
-        return "SELECT, INSERT"
     if table in CHANGED_IN:
         return f"SELECT, UPDATE ({CHANGED_IN[table]})"
-    return "SELECT, INSERT, UPDATE, DELETE" if table in DELETED_FROM else "SELECT, INSERT, UPDATE"
+    rights = "SELECT, INSERT" if table in ADDED_TO else "SELECT, INSERT, UPDATE"
+    return f"{rights}, DELETE" if table in DELETED_FROM else rights
 
 
 def to_report(columns: dict[str, list[str]]) -> list[str]:

@@ -60,6 +60,7 @@ FORBIDDEN = {
     **{f"{verb} {table}": sql.format(table) for table in KEPT for verb, sql in TO_WHAT_IS_KEPT.items()},
     "change audit_event": "UPDATE audit_event SET actor = 'cli:nobody'",
     "change audit_seal": "UPDATE audit_seal SET hash = previous",
+    "change audit_unsealed": "UPDATE audit_unsealed SET event_id = event_id",
     "change journal_entry": "UPDATE journal_entry SET memo = ''",
     "change journal_line": "UPDATE journal_line SET amount = 1",
     "change invoice_line": "UPDATE invoice_line SET net_amount = 1",
