@@ -1,10 +1,21 @@
 """What gunicorn writes to clients, as this service would write it."""
 
 import json
+import logging
+import secrets
 import socket
+from collections.abc import Mapping
+from typing import Any
 
 from gunicorn import util
 from gunicorn.http import wsgi
+
+log = logging.getLogger("gunicorn.error")
+
+# Where an application keeps what it says about its requests.
+ADMISSION = "fleet.admission"
+# What all answers of this process's application carry.
+_HEADERS: dict[str, str] = {}
 
 # What gunicorn refuses before the app sees it, by its status; everything else is a bad request.
 _REFUSALS = {
@@ -15,8 +26,10 @@ _REFUSALS = {
 _BAD_REQUEST = ("Bad Request", "bad_request", "The request cannot be understood")
 
 
-class Unsigned(wsgi.Response):  # type: ignore[misc]  # gunicorn has no types
+class Unsigned(wsgi.Response):
     """An answer without a Server line, for which gunicorn has no setting: it only tells an attacker what to try."""
+
+    sock: Any
 
     def default_headers(self) -> list[str]:
         lines: list[str] = super().default_headers()
@@ -41,19 +54,35 @@ class _Gathered(bytearray):
     sendall = bytearray.extend
 
 
+def speak_for(extensions: Mapping[str, Any]) -> None:
+    """From now on refuse with the headers that all answers of this application carry."""
+    if ADMISSION in extensions:
+        _HEADERS.update(extensions[ADMISSION].headers)
+
+
 def refuse(sock: socket.socket, status: int, reason: str, detail: str) -> None:
     """Answer as the app does, with a problem (RFC 9457). gunicorn's own page would show the request to whoever sent it."""
     status = status if status in _REFUSALS else 400
     reason, code, title = _REFUSALS.get(status, _BAD_REQUEST)
-    problem = {"type": f"urn:fleet:problem:{code}", "title": title, "status": status, "detail": title, "code": code}
-    body = json.dumps(problem)
-    lines = [
-        f"HTTP/1.1 {status} {reason}",
-        "Connection: close",
-        "Content-Type: application/problem+json",
-        f"Content-Length: {len(body)}",
-        "X-Content-Type-Options: nosniff",
-        "Content-Security-Policy: default-src 'none'; frame-ancestors 'none'",
-        "Referrer-Policy: no-referrer",
-    ]
-    util.write_nonblock(sock, "\r\n".join([*lines, "", body]).encode())
+    request_id = secrets.token_hex(16)  # what the client may have sent is in a head that nobody could read
+    log.warning("refused before the app", extra={"request_id": request_id, "status": status, "cause": detail})
+    body = json.dumps(
+        {
+            "type": f"urn:fleet:problem:{code}",
+            "title": title,
+            "status": status,
+            "detail": title,
+            "code": code,
+            "request_id": request_id,
+        }
+    )
+    headers = {
+        "Connection": "close",
+        "Content-Type": "application/problem+json",
+        "Content-Length": str(len(body)),
+        "Cache-Control": "no-store",  # nobody knows whether it came with credentials
+        "X-Request-ID": request_id,
+        **_HEADERS,
+    }
+    head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    util.write_nonblock(sock, f"HTTP/1.1 {status} {reason}\r\n{head}\r\n{body}".encode())

@@ -26,10 +26,9 @@ from gunicorn.http.errors import LimitRequestHeaders
 from gunicorn.workers import gthread
 from gunicorn.workers.base import Worker
 
+from deploy.answers import ADMISSION
 from deploy.waiting_room import DEFERRABLE, NORMAL, VITAL, Admission, WaitingRoom
 
-# Where an application keeps what it says about its requests.
-ADMISSION = "fleet.admission"
 LOOK_EVERY_S = 0.1
 MOST_AT_A_LOOK, MOST_VITAL = 256, 32
 SLOWEST_S, SLOWEST_READER_S = 10, 30

@@ -103,9 +103,10 @@ def post_worker_init(worker: Any) -> None:
     gc.freeze()
     gc.set_threshold(20_000, 50, 50)
     # Only now is it the process that serves. An import of the service here would keep its code in the master, over every HUP.
-    wiring = getattr(worker.wsgi, "extensions", {}).get("fleet")
-    if wiring is not None:
-        wiring.breakers.start()
+    extensions = getattr(worker.wsgi, "extensions", {})
+    if "fleet" in extensions:
+        extensions["fleet"].breakers.start()
+    answers.speak_for(extensions)
     arbiter.set_mark(worker)
 
 

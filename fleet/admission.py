@@ -108,6 +108,9 @@ _OF_GROUP = dict(enumerate(_GROUPS, start=1))
 
 def register(app: Flask, settings: Settings) -> None:
     """Read the priorities that the routes declare. To be called when all of them are known."""
+    for priority in Priority:
+        # At nil: a figure that began with the first refusal would have no increase for an alert to see.
+        metrics.REFUSED.labels(priority.name.lower())
     app.extensions[EXTENSION] = Admission(
         pattern=re.compile("|".join(f"({_pattern_of(app, priority)})" for priority in _GROUPS).encode()),
         longest_wait_s=settings.web_queue_wait_ms / 1000,

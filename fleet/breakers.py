@@ -130,6 +130,7 @@ class Breaker(CircuitBreaker):
         super().__init__(name=name, recovery_timeout=rules.open_s, expected_exception=is_failure or _any_exception)
         self._rules, self._now = rules, now
         self._figure = figure or Figure(name)
+        self._retired = False
         self._lock = threading.Lock()
         self._calls: deque[tuple[float, bool]] = deque()
         self._failures = 0  # among `_calls`: a busy window has thousands, and nobody counts them at each call
@@ -211,6 +212,12 @@ class Breaker(CircuitBreaker):
             if not again:
                 self._begin(STATE_CLOSED if how == AUTO else _FORCED_STATES[how], why=how)
 
+    def retire(self) -> None:
+        """Be no part of the figure any more: calls that are under way may still open what nobody will find and close again."""
+        with self._lock:
+            self._retired = True
+            self._figure.tell(self.name, is_open=False)
+
     def forget(self) -> None:
         """What went on in the parent of this process says nothing here, and its locks may be held by threads that are not."""
         self._lock = threading.Lock()
@@ -258,7 +265,8 @@ class Breaker(CircuitBreaker):
         self._opened_at = self._now() if state == STATE_OPEN else None
         if state != STATE_OPEN or self._opened_when is None:  # a probe that failed does not make it younger
             self._opened_when = clock.now() if state == STATE_OPEN else None
-        self._figure.tell(self.name, is_open=state == STATE_OPEN)
+        if not self._retired:
+            self._figure.tell(self.name, is_open=state == STATE_OPEN)
         metrics.BREAKER_CHANGES.labels(self._figure.label, state).inc()
         level = logging.WARNING if state == STATE_OPEN else logging.INFO
         log.log(level, "breaker changed", extra={"breaker": self.name, "state": state, "why": why})
@@ -342,8 +350,7 @@ def of_host(authority: str, *, is_failure: IsFailure | None = None) -> Breaker:
             figure = _registry.hosts_figure
             hosts[name] = _registry.obeying(Breaker(name, rules_of(WEBHOOKS), is_failure=is_failure, figure=figure))
             if len(hosts) > MOST_HOSTS:
-                forgotten, _ = hosts.popitem(last=False)
-                figure.tell(forgotten, is_open=False)
+                hosts.popitem(last=False)[1].retire()
         hosts.move_to_end(name)
         return hosts[name]
 

@@ -65,6 +65,7 @@ def migrate() -> list[str]:
 
     Raises peewee.OperationalError when a table is in use by one transaction for longer than all tries together.
     """
+    settings = current_app.extensions["fleet"].settings
     _connect_as_owner()
     # Two deploys at once: the second asks until it gets the lock, and then finds nothing left to do. Waiting for it inside a
     # statement would hold a snapshot, which CREATE INDEX CONCURRENTLY in the first one waits for: a deadlock.
@@ -73,8 +74,9 @@ def migrate() -> list[str]:
     try:
         db.execute_sql(f"SET lock_timeout = '{MIGRATION_LOCK_TIMEOUT_S}s'")
         pending = [migration.name for migration in _runner().status() if not migration.applied]
+        grants.expect_tables(settings)
         _apply_all()
-        grants.apply(current_app.extensions["fleet"].settings)
+        grants.apply(settings)
     finally:
         db.one("SELECT pg_advisory_unlock(%s)", (MIGRATION_LOCK,))
     return pending

@@ -15,8 +15,8 @@ RUNTIME, REPORT = "fleet_runtime", "fleet_report"
 
 # Written once. The guards of these tables refuse more than the grants do; each holds without the other.
 ADDED_TO = {
-    "audit_event", "audit_seal", "invoice_line", "journal_entry", "journal_line", "ledger_account", "odometer_reading",
-    "rental_charge",
+    "audit_event", "audit_seal", "audit_unsealed", "invoice_line", "journal_entry", "journal_line", "ledger_account",
+    "odometer_reading", "rental_charge",
 }  # fmt: skip
 # Filled by migrations and by what only the owner runs.
 READ = {"audit_anchor", "lifecycle_transition", "schema_migration", "tax_code"}
@@ -49,6 +49,23 @@ FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND N
 WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r' AND pg_has_role(c.relowner, 'USAGE')
 GROUP BY c.relname
 """
+# All that PostgreSQL means by the tables of a default privilege, views too: these have nothing but what was given beforehand.
+OWNED = """
+SELECT relname FROM pg_class
+WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'f') AND pg_has_role(relowner, 'USAGE')
+"""
+
+
+def expect_tables(settings: Settings) -> None:
+    """Let the runtime role use the tables that the owner makes from now on, until `apply` says what it may do with each.
+
+    For migrations: a trigger of an old table may write a new one as soon as that is committed, and acts for the release that
+    runs beside it, which would else be refused until the grants are given.
+    """
+    with db.atomic():
+        for role in _runtime_roles(settings):
+            for rights in ("SELECT, INSERT, UPDATE ON TABLES", "USAGE ON SEQUENCES"):
+                db.execute_sql(f"ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT {rights} TO {_quoted(role)}")
 
 
 def apply(settings: Settings) -> list[str]:
@@ -57,15 +74,16 @@ def apply(settings: Settings) -> list[str]:
     The runtime role is `fleet_runtime`, and whoever DATABASE_URL names, where that is not the owner: on rented servers the
     names are not ours to choose.
     """
-    runtime = roles_among({RUNTIME, parse(settings.database_url).get("user") or RUNTIME})
+    runtime = _runtime_roles(settings)
     reporting = roles_among({REPORT}) - runtime
     columns: dict[str, list[str]] = dict(db.rows(COLUMNS))
+    owned = [name for (name,) in db.rows(OWNED)]
     with db.atomic():
         # Both are everybody's by PostgreSQL's own default, or were before its version 15.
         db.execute_sql("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
         db.execute_sql(f"REVOKE TEMPORARY ON DATABASE {_quoted(db_name())} FROM PUBLIC")
         for role in runtime | reporting:
-            _take_all(role, list(columns))
+            _take_all(role, owned)
         for role in runtime:
             for statement in to_runtime(list(columns)):
                 db.execute_sql(f"{statement} TO {_quoted(role)}")
@@ -73,6 +91,10 @@ def apply(settings: Settings) -> list[str]:
             for statement in to_report(columns):
                 db.execute_sql(f"{statement} TO {_quoted(role)}")
     return sorted(runtime | reporting)
+
+
+def _runtime_roles(settings: Settings) -> set[str]:
+    return roles_among({RUNTIME, parse(settings.database_url).get("user") or RUNTIME})
 
 
 def roles_among(names: set[str]) -> set[str]:
@@ -93,11 +115,10 @@ def rights_on(table: str) -> str:
     """The runtime role's rights on a table. TRUNCATE, TRIGGER and REFERENCES are never among them."""
     if table in READ:
         return "SELECT"
-    if table in ADDED_TO:
-        return "SELECT, INSERT"
     if table in CHANGED_IN:
         return f"SELECT, UPDATE ({CHANGED_IN[table]})"
-    return "SELECT, INSERT, UPDATE, DELETE" if table in DELETED_FROM else "SELECT, INSERT, UPDATE"
+    rights = "SELECT, INSERT" if table in ADDED_TO else "SELECT, INSERT, UPDATE"
+    return f"{rights}, DELETE" if table in DELETED_FROM else rights
 
 
 def to_report(columns: dict[str, list[str]]) -> list[str]:

@@ -20,7 +20,7 @@ from fleet.answers import Answer
 from fleet.auth import API_KEY_PREFIX, Actor, Claims
 from fleet.db import AssumptionFailed, committed, replica
 from fleet.errors import BadRequest, FleetError, PreconditionRequired
-from fleet.idempotency import Claim, StoredAnswer
+from fleet.idempotency import Claim, Given, StoredAnswer
 from fleet.parsing import Input, Query, View, read_body, read_query
 from fleet.rules.addresses import network_of
 from fleet.rules.priorities import Priority
@@ -307,9 +307,10 @@ def made(payload: Any, *, version: int, location: str) -> StoredAnswer:
     return StoredAnswer(201, json_headers(version, location), render(payload))
 
 
-def told(answer_: StoredAnswer, *, replayed: bool) -> Answer:
+def told(given: Given) -> Answer:
     """A kept answer as it goes out: the first time, or again to the letter and marked as such."""
-    return replay(answer_) if replayed else Answer(answer_.body, answer_.status, headers=answer_.headers)
+    first = given.answer
+    return replay(first) if given.replayed else Answer(first.body, first.status, headers=first.headers)
 
 
 def stored(response: Answer) -> StoredAnswer:

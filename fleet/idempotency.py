@@ -26,6 +26,14 @@ class StoredAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class Given:
+    """What a request is answered; `replayed` when an earlier one with the same key had been answered so."""
+
+    answer: StoredAnswer
+    replayed: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """A request's claim on its key."""
 

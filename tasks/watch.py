@@ -89,11 +89,17 @@ class Watch(bootsteps.StartStopStep):
             patience_s=settings().worker_stuck_after_s,
         )
         while not self._ended.wait(min(LOOK_EVERY_S, settings().worker_stuck_after_s / 4)):
-            if watchdog.is_stuck() and not self._ended.is_set():
-                log.critical("worker takes nothing and ends itself", extra={"queues": self._queues, "exit_code": EXIT_CODE})
-                end_at_once(self._children())
-            self._report()
+            try:
+                self._look(watchdog)
+            except Exception:  # whatever a driver raises: a thread that ended here would leave a deaf worker to itself
+                log.exception("worker could not look after itself")
         broker.close()
+
+    def _look(self, watchdog: Watchdog) -> None:
+        if watchdog.is_stuck() and not self._ended.is_set():
+            log.critical("worker takes nothing and ends itself", extra={"queues": self._queues, "exit_code": EXIT_CODE})
+            end_at_once(self._children())
+        self._report()
 
     def _report(self) -> None:
         try:

@@ -356,6 +356,11 @@ class TestWordsOfOperators:
         assert breaker.reading().opened_at == since
 
 
+def shown() -> float:
+    """What /metrics says of all hosts together."""
+    return float(breakers.metrics.BREAKERS.labels("webhooks")._value.get())
+
+
 @pytest.mark.usefixtures("app")
 class TestHosts:
     def test_there_are_never_more_than_so_many_and_the_one_unused_longest_goes(self) -> None:
@@ -368,9 +373,6 @@ class TestHosts:
         assert "webhook:host-1" not in breakers._registry.hosts
 
     def test_they_share_a_figure_which_is_down_when_all_are_closed(self) -> None:
-        def shown() -> float:
-            return float(breakers.metrics.BREAKERS.labels("webhooks")._value.get())
-
         for host in ("a", "b"):
             fail(breakers.of_host(host), 5)
         assert shown() == 2
@@ -379,6 +381,13 @@ class TestHosts:
         for number in range(breakers.MOST_HOSTS):
             breakers.of_host(f"host-{number}")
         assert shown() == 0
+
+    def test_one_that_went_with_calls_under_way_opens_without_the_figure(self) -> None:
+        gone = breakers.of_host("gone")
+        for number in range(breakers.MOST_HOSTS):
+            breakers.of_host(f"host-{number}")
+        fail(gone, 5)
+        assert (gone.state, shown()) == ("open", 0)
 
 
 def test_a_child_of_a_fork_is_not_stopped_by_the_locks_of_its_parents_threads(app: object) -> None:

@@ -4,7 +4,8 @@ from typing import Any, Literal
 
 from flask import Blueprint, g
 
-from fleet.http import Answer, answer, operation
+from fleet.http import Answer, answer, operation, stored, told
+from fleet.idempotency import Claim, StoredAnswer
 from fleet.parsing import Input, View
 from fleet.services import cache
 from fleet.services.cache import Rate
@@ -52,10 +53,14 @@ def show() -> Answer:
 
 
 @bp.post("/flush")
-@operation("cache.flush", body=FlushCache, answer=FlushedView, idempotent=True)
-def flush(body: FlushCache) -> Answer:
+@operation("cache.flush", body=FlushCache, answer=FlushedView, idempotent=True, claimed_by_service=True)
+def flush(body: FlushCache, claim: Claim | None = None) -> Answer:
     """Empty the cache, or one namespace of it; the values are read anew when somebody asks for them."""
-    return answer({"removed": cache.flush(g.actor, namespace=body.namespace)})
+    return told(cache.flush(g.actor, namespace=body.namespace, claim=claim, answer_of=_flushed))
+
+
+def _flushed(removed: int) -> StoredAnswer:
+    return stored(answer({"removed": removed}))
 
 
 def _shaped(rate: Rate) -> dict[str, Any]:

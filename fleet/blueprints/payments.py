@@ -16,7 +16,7 @@ from fleet.parsing import Amount, Currency, Id, Input, Line, PageQuery, View
 from fleet.rules.cards import holds_card_number
 from fleet.rules.priorities import Priority
 from fleet.services import card_payments, payments, refunds
-from fleet.services.payments import Paid, Wish
+from fleet.services.payments import Wish
 
 bp = Blueprint("payments", __name__)
 
@@ -150,8 +150,8 @@ def create(body: CreatePayment, claim: Claim) -> Answer:
     if body.method == "card":
         deadline.allow(current_app.extensions["fleet"].settings.card_deadline_ms / 1000)
         cards = current_app.extensions["fleet"].cards
-        return _answered(card_payments.pay(g.actor, body.as_wish(), claim=claim, answer_of=_created, cards=cards))
-    return _answered(payments.record(g.actor, body.as_wish(), claim=claim, answer_of=_created))
+        return told(card_payments.pay(g.actor, body.as_wish(), claim=claim, answer_of=_created, cards=cards))
+    return told(payments.record(g.actor, body.as_wish(), claim=claim, answer_of=_created))
 
 
 @bp.get("/v1/payments/<uuid:payment_id>")
@@ -248,7 +248,3 @@ def _created(payment: dict[str, Any], client_secret: str | None = None) -> Store
     location = f"/v1/payments/{payment['id']}"
     begun = {**shape(PaymentView, payment), "client_secret": client_secret}
     return made(begun, version=payment["version"], location=location)
-
-
-def _answered(paid: Paid) -> Answer:
-    return told(paid.answer, replayed=paid.replayed)

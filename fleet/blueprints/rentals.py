@@ -231,8 +231,7 @@ def reserve(body: ReserveRental, claim: Claim) -> Answer:
     reservations.
     A 409 rental_overlap carries alternatives.
     """
-    reserved = reservations.reserve(g.actor, body.as_wish(), claim=claim, answer_of=_made)
-    return told(reserved.answer, replayed=reserved.replayed)
+    return told(reservations.reserve(g.actor, body.as_wish(), claim=claim, answer_of=_made))
 
 
 @bp.get("/<uuid:rental_id>")

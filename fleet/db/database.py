@@ -119,11 +119,18 @@ class Database(peewee.PostgresqlDatabase):
             raise
         finally:
             try:
-                if self._assumed() is not None:
-                    self._send(lambda: self._execute("", ()), repeatable=True)
+                self.check_assumed()
             finally:
                 # However this ends: what the thread does next is not done by whom this was about.
                 self._state.assumed = None
+
+    def check_assumed(self) -> None:
+        """Send what is assumed by itself, unless it has travelled already: before what is no statement and cannot be undone.
+
+        Raises AssumptionFailed.
+        """
+        if self._assumed() is not None:
+            self._send(lambda: self._execute("", ()), repeatable=True)
 
     @contextmanager
     def over(self, connection: Connection) -> Iterator[None]:
@@ -269,10 +276,10 @@ class Database(peewee.PostgresqlDatabase):
     def _prepare(self, cursor: Any, statement: Statement) -> None:
         prepared = cursor.connection.prepared
         if statement.name not in prepared:
-            self._say(cursor, statement.prepare)
+            self._say(cursor, statement.prepare, ())
             prepared.add(statement.name)
 
-    def _say(self, cursor: Any, sql: str, params: Sequence[Any] | None = None) -> None:
+    def _say(self, cursor: Any, sql: str, params: Sequence[Any]) -> None:
         cursor.execute(self._preface() + sql, params)
         # Only now: a check that died with its connection, or beside a statement that failed, has proved nothing.
         self._state.assumed = None
@@ -280,6 +287,7 @@ class Database(peewee.PostgresqlDatabase):
     def _preface(self) -> str:
         """What travels ahead of the next statement: the BEGIN of its transaction, and what is assumed of who acts.
 
+        Where it goes parameters are put in, so a percent sign of its own is written %%.
         Called where errors are translated already: translated twice they would lose their SQLSTATE.
         """
         begin = "BEGIN;" if self._take_pending_begin() else ""
@@ -289,7 +297,7 @@ class Database(peewee.PostgresqlDatabase):
         statement, params = assumed
         cursor = self._state.conn.cursor()
         if statement.name not in cursor.connection.prepared:
-            cursor.execute(statement.prepare)
+            cursor.execute(statement.prepare, ())
             cursor.connection.prepared.add(statement.name)
         sent: str = cursor.mogrify(statement.execute, params).decode()
         return f"{begin}{sent.replace('%', '%%')};"

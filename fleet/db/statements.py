@@ -17,8 +17,9 @@ class Statement:
 
     @functools.cached_property
     def prepare(self) -> str:
+        """To be sent as `execute` is, with parameters, of which it has none: so a percent sign is written %%."""
         types = f" ({', '.join(self.types)})" if self.types else ""
-        return f"PREPARE {self.name}{types} AS {self.sql}"
+        return f"PREPARE {self.name}{types} AS {self.sql.replace('%', '%%')}"
 
     @functools.cached_property
     def execute(self) -> str:

@@ -1,10 +1,12 @@
 """How the cache does, and emptying it: for operators."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from fleet import cache, metrics
 from fleet.auth import Actor
-from fleet.db import atomic
+from fleet.db import atomic, db
+from fleet.idempotency import Claim, Given, StoredAnswer
 from fleet.services import audit
 
 # Remembered by each process and checked by PostgreSQL at every request (services/actors.py): it counts like the others, and
@@ -40,15 +42,41 @@ def seen(actor: Actor) -> tuple[str, list[Rate]]:
     return ours.breaker_state, rates
 
 
-@atomic
-def flush(actor: Actor, *, namespace: str | None) -> int:
-    """Delete what is cached, of one namespace or of all; returns how many keys. Raises Unavailable while Redis is away.
+def flush(
+    actor: Actor, *, namespace: str | None, claim: Claim | None, answer_of: Callable[[int], StoredAnswer]
+) -> Given:
+    """Delete what is cached, of one namespace or of all, and answer how many keys that were.
 
-    The record comes first, because whether the actor may still act is known with the first statement; where Redis is away
-    it is undone. Redis is asked within the transaction, for it answers or is given up within moments.
+    Redis is asked between two transactions: a large one takes many answers to go through, and meanwhile would hold what is
+    open. The first says whether the actor may still act, before anything is deleted; the second is the record. Who dies in
+    between, or comes twice at once under one key, has emptied a cache once more, which decides nothing.
+    Raises Unavailable while Redis is away, InProgress, Invalid `idempotency_key_reused`.
     """
+    first = _first_answer(claim)
+    if first is not None:
+        return Given(first, replayed=True)
+    removed = cache.current().flush(f"{cache.PREFIX}{namespace}:*" if namespace else f"{cache.PREFIX}*")
+    return Given(_noted(actor, namespace, claim, answer_of(removed)), replayed=False)
+
+
+def _first_answer(claim: Claim | None) -> StoredAnswer | None:
+    if claim is None:
+        db.check_assumed()
+        return None
+    return _taken(claim)
+
+
+@atomic
+def _taken(claim: Claim) -> StoredAnswer | None:
+    return claim.take()
+
+
+@atomic
+def _noted(actor: Actor, namespace: str | None, claim: Claim | None, answer: StoredAnswer) -> StoredAnswer:
     audit.record(actor, "cache.flush", "cache", namespace or "all")
-    return cache.current().flush(f"{cache.PREFIX}{namespace}:*" if namespace else f"{cache.PREFIX}*")
+    if claim is not None:
+        claim.keep(answer)
+    return answer
 
 
 def _looks(counted: dict[tuple[str, str], int], name: str) -> dict[str, int]:

@@ -19,11 +19,11 @@ from fleet.auth import Actor
 from fleet.db import atomic, db
 from fleet.errors import InProgress, Invalid, PaymentDeclined, Unavailable
 from fleet.gateways.cards import CardGateway, CardsUnavailable, Charge, NotShown, Outcome
-from fleet.idempotency import KEPT_HOURS, Claim, StoredAnswer
+from fleet.idempotency import KEPT_HOURS, Claim, Given, StoredAnswer
 from fleet.models.invoices import invoice_for_update
 from fleet.models.payments import CLAIM_PENDING, Payment, payment_for_update
 from fleet.services import payments
-from fleet.services.payments import Document, Paid, Wish
+from fleet.services.payments import Document, Wish
 
 log = logging.getLogger("fleet.card_payments")
 
@@ -36,7 +36,7 @@ UNKNOWN_FOR, UNCONFIRMED_FOR = timedelta(minutes=5), timedelta(hours=1)
 AnswerOf = Callable[[Document, str | None], StoredAnswer]
 
 
-def pay(actor: Actor, wish: Wish, *, claim: Claim, answer_of: AnswerOf, cards: CardGateway | None) -> Paid:
+def pay(actor: Actor, wish: Wish, *, claim: Claim, answer_of: AnswerOf, cards: CardGateway | None) -> Given:
     """Charge a card for an invoice, exactly once for one key, whatever happens to the gateway or to us on the way.
 
     Raises NotFound, Conflict `overpayment`, InvalidState, Invalid, InProgress, PaymentDeclined, and Unavailable when the
@@ -48,7 +48,7 @@ def pay(actor: Actor, wish: Wish, *, claim: Claim, answer_of: AnswerOf, cards: C
     with ExitStack() as place:
         first = _begin(actor, wish, claim, cards, place)
         if isinstance(first, StoredAnswer):
-            return Paid(first, replayed=True)
+            return Given(first, replayed=True)
         if first.status == "pending":
             outcome = _charged(cards, first)
     return _conclude(actor, first.id, outcome, claim, answer_of)
@@ -187,11 +187,11 @@ def _end_attempt(payment_id: UUID) -> None:
         payment.change(attempt_ends_at=clock.now())
 
 
-def _conclude(actor: Actor, payment_id: UUID, outcome: Outcome | None, claim: Claim, answer_of: AnswerOf) -> Paid:
+def _conclude(actor: Actor, payment_id: UUID, outcome: Outcome | None, claim: Claim, answer_of: AnswerOf) -> Given:
     payment, answer = _write(actor, payment_id, outcome, claim, answer_of)
     if payment.status == "failed":
         raise PaymentDeclined(payment.id, payment.failure_code or "refused")
-    return Paid(answer, replayed=False)
+    return Given(answer, replayed=False)
 
 
 @atomic

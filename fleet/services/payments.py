@@ -9,7 +9,7 @@ from fleet import clock
 from fleet.auth import Actor
 from fleet.db import atomic
 from fleet.errors import Conflict, Invalid, InvalidState, NotFound
-from fleet.idempotency import Claim, StoredAnswer
+from fleet.idempotency import Claim, Given, StoredAnswer
 from fleet.models.base import Condition
 from fleet.models.invoices import Invoice, invoice_for_update, invoices_seen_by
 from fleet.models.payments import CARD, PAYMENTS, Payment, payments_seen_by
@@ -27,14 +27,6 @@ class Wish:
     currency: str
     method: str
     reference: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Paid:
-    """The answer to a payment; `replayed` when an earlier request with the same key had given it."""
-
-    answer: StoredAnswer
-    replayed: bool
 
 
 def listed(
@@ -68,7 +60,7 @@ def of_customer(customer_id: UUID, *, limit: int) -> list[Document]:
 
 
 @atomic
-def record(actor: Actor, wish: Wish, *, claim: Claim, answer_of: Callable[[Document], StoredAnswer]) -> Paid:
+def record(actor: Actor, wish: Wish, *, claim: Claim, answer_of: Callable[[Document], StoredAnswer]) -> Given:
     """Note money that somebody took, exactly once for one key: it settles the invoice, and its entry is promised.
 
     Raises NotFound, Forbidden, Conflict `overpayment`, InvalidState, Invalid for another currency, InProgress.
@@ -76,13 +68,13 @@ def record(actor: Actor, wish: Wish, *, claim: Claim, answer_of: Callable[[Docum
     actor.must("payments.record")
     first = claim.take()
     if first is not None:
-        return Paid(first, replayed=True)
+        return Given(first, replayed=True)
     invoice = payable_for_update(actor, wish)
     payment = payment_of(actor, invoice, wish, status="captured", captured_at=clock.now())
     settle_invoice(invoice, payment)
     answer = answer_of(shown(actor, payment.id))
     claim.keep(answer)
-    return Paid(answer, replayed=False)
+    return Given(answer, replayed=False)
 
 
 def payable_for_update(actor: Actor, wish: Wish) -> Invoice:

@@ -27,7 +27,7 @@ from fleet.errors import (
     Unavailable,
     constraint_of,
 )
-from fleet.idempotency import Claim, StoredAnswer
+from fleet.idempotency import Claim, Given, StoredAnswer
 from fleet.models.rentals import (
     ANY_FREE_OF_CLASS,
     COUNT_OPEN,
@@ -65,17 +65,9 @@ class Wish:
     hold_minutes: int | None = None
 
 
-@dataclass(frozen=True)
-class Reserved:
-    """The answer to a reservation; `replayed` when an earlier request with the same key had given it."""
-
-    answer: StoredAnswer
-    replayed: bool
-
-
 def reserve(
     actor: Actor, wish: Wish, *, claim: Claim, answer_of: Callable[[Document], StoredAnswer]
-) -> Reserved:
+) -> Given:
     """Reserve (or hold) a vehicle for a customer, exactly once for one key.
 
     `answer_of` gives the answer as JSON; without names and notes it is also what the event tells.
@@ -157,7 +149,7 @@ class _Attempt:
         self.worth_another_try = True
         self.held_in_vain = False
 
-    def by_vehicle(self) -> Reserved:
+    def by_vehicle(self) -> Given:
         """Reserve the vehicle that was asked for. Raises _Taken."""
         seen = self._see(READ_TO_RESERVE, self.wish.vehicle_id)
         first = self._first_answer(seen)
@@ -172,7 +164,7 @@ class _Attempt:
             raise _Taken
         return self._write(seen, seen.offer)
 
-    def by_class(self) -> Reserved:
+    def by_class(self) -> Given:
         """Reserve the best-fitting free vehicle of the class. Raises _Taken, also when a rival was quicker."""
         seen = self._see(PICK_TO_RESERVE, self.wish.class_id)
         first = self._first_answer(seen)
@@ -197,11 +189,11 @@ class _Attempt:
         wanted = (wish.customer_id, wanted_id, wish.pickup_branch_id)
         return (self.claim.lock, *self.claim.names, *wanted, self.now, period.start, period.end)
 
-    def _first_answer(self, seen: _Seen) -> Reserved | None:
+    def _first_answer(self, seen: _Seen) -> Given | None:
         first = self.claim.judge(
             ours=seen.ours, fingerprint=seen.fingerprint, status=seen.status, headers=seen.headers, body=seen.body
         )
-        return None if first is None else Reserved(first, replayed=True)
+        return None if first is None else Given(first, replayed=True)
 
     def _check_customer(self, seen: _Seen) -> None:
         foreign = not self.actor.can("rentals.read_all") and seen.customer_id != self.actor.customer_id
@@ -228,7 +220,7 @@ class _Attempt:
         if most_open and open_ >= most_open:
             raise TooManyReservations(f"A customer has {most_open} open reservations and holds at most")
 
-    def _write(self, seen: _Seen, offer: Offer) -> Reserved:
+    def _write(self, seen: _Seen, offer: Offer) -> Given:
         self._check_open()
         document = self._document(seen, offer)
         answer = self.answer_of(document)
@@ -238,7 +230,7 @@ class _Attempt:
             if constraint_of(error) == NO_OVERLAP:
                 raise _Taken from None
             raise
-        return Reserved(answer, replayed=False)
+        return Given(answer, replayed=False)
 
     def _document(self, seen: _Seen, offer: Offer) -> Document:
         """The rental as it will stand, before it is written: the answer is stored by the very statement that writes it."""

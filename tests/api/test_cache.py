@@ -8,6 +8,7 @@ import pytest
 from redis import Redis
 
 from fleet import cache, clock
+from fleet.cache import Cache
 from fleet.db import db
 from fleet.embedded import Databases
 from fleet.services import vehicles
@@ -214,6 +215,25 @@ class TestForOperators:
         first = cast.admin.post("/admin/cache/flush", {}, key="flush")
         again = cast.admin.post("/admin/cache/flush", {}, key="flush")
         assert (again.json, again.headers["Idempotency-Replayed"]) == (first.json, "true")
+
+    @pytest.mark.parametrize("headers", [{}, {"key": "flush"}])
+    def test_redis_is_asked_while_no_transaction_is_open(
+        self, cast: Cast, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]
+    ) -> None:
+        def flush(*_: object) -> int:
+            return 3 if not db.in_transaction() else -1
+
+        monkeypatch.setattr(Cache, "flush", flush)
+        assert cast.admin.post("/admin/cache/flush", {}, **headers).json == {"removed": 3}
+
+    @pytest.mark.parametrize("headers", [{}, {"key": "flush"}])
+    def test_who_may_act_no_longer_deletes_nothing(self, cast: Cast, redis: Redis, headers: dict[str, str]) -> None:
+        cast.admin.known().get(f"/v1/vehicles/{cast.corolla}")
+        ended = "UPDATE user_session SET ended_at = now(), end_reason = 'logout' WHERE id = %s"
+        db.execute_sql(ended, (cast.admin.session_id,))
+        assert cast.admin.post("/admin/cache/flush", {}, **headers).status_code == 401
+        kept: Any = redis.keys(f"{cache.PREFIX}*")
+        assert len(kept) == 1
 
     def test_a_namespace_that_is_none_is_refused(self, cast: Cast) -> None:
         assert cast.admin.post("/admin/cache/flush", {"namespace": "permissions"}).status_code == 422

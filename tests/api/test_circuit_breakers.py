@@ -298,9 +298,10 @@ class TestWhoMay:
             assert cast.manager.post(f"{PATH}/smtp/{what}").status_code == 403
         assert cast.agent.get(PATH).status_code == 403
 
-    def test_what_nobody_knows_is_not_found(self, cast: Cast) -> None:
+    @pytest.mark.parametrize("name", ["teapot", "redis-limits"])
+    def test_what_nobody_knows_or_can_hold_is_not_found(self, cast: Cast, name: str) -> None:
         for what in ("open", "close", "auto"):
-            assert cast.admin.post(f"{PATH}/teapot/{what}").status_code == 404
+            assert cast.admin.post(f"{PATH}/{name}/{what}").status_code == 404
         assert db.rows("SELECT 1 FROM breaker_control") == []
 
     def test_a_host_of_webhooks_is_known_while_a_process_uses_it(self, cast: Cast) -> None:

@@ -47,6 +47,11 @@ class Instance:
             time.sleep(0.1)
 
     @property
+    def said(self) -> str:
+        """Its log."""
+        return self._log.read_text()
+
+    @property
     def pid(self) -> int:
         return self._process.pid
 

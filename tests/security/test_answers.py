@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import peewee
 import pytest
 from flask import Flask
 
+from deploy import answers
 from fleet import openapi, problems
 from fleet.db import db
 from tests.cast import Cast
@@ -89,6 +91,19 @@ def test_what_was_asked_with_credentials_is_stored_nowhere(crew: Cast, status: i
 def test_production_asks_browsers_to_stay_with_https(app_with: AppWith) -> None:
     answer = app_with(env="production").test_client().get("/nowhere")
     assert answer.headers["Strict-Transport-Security"].startswith("max-age=31536000")
+
+
+def test_what_gunicorn_refuses_itself_carries_the_same_headers(app_with: AppWith, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = app_with(env="production")
+    monkeypatch.setattr(answers, "_HEADERS", {})
+    answers.speak_for(app.extensions)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        answers.refuse(ours, 414, "", "")
+        head = theirs.recv(65536).decode().partition("\r\n\r\n")[0]
+    given = dict(line.split(": ", 1) for line in head.splitlines()[1:])
+    assert given["Cache-Control"] == "no-store"
+    assert set(app.test_client().get("/nowhere").headers.keys()) <= set(given)
 
 
 def test_an_unforeseen_failure_says_nothing_of_itself(broken: Any) -> None:

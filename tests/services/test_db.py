@@ -47,6 +47,29 @@ def test_a_block_within_a_transaction_is_part_of_it(app: Flask, fresh_database: 
     assert codes() == set()
 
 
+class TestWhatIsAssumed:
+    """It travels ahead of the next statement, whatever that is, and as it was written."""
+
+    SAYS = Statement("says", ("text",), "SELECT set_config('fleet.said', $1, false)")
+
+    @pytest.mark.parametrize(
+        "ask",
+        [
+            lambda: db.run(Statement("half", (), "SELECT '50%'"), ())[0],
+            lambda: db.run(Statement("so_many", ("text",), "SELECT $1 || '%'"), ("50",))[0],
+            lambda: db.recurring("SELECT %s || '%%'", ("50",))[0],
+            lambda: db.one("SELECT '50%%'"),
+            lambda: db.one("SELECT %s", ("50%",)),
+        ],
+    )
+    def test_a_percent_sign_arrives_as_one(self, app: Flask, ask: Callable[[], object]) -> None:
+        db.close()
+        for said in ("not prepared yet: 100%", "prepared: 90%"):
+            with db.assuming(self.SAYS, (said,)):
+                assert ask() == ("50%",)
+            assert db.one("SELECT current_setting('fleet.said')") == (said,)
+
+
 def test_a_last_statement_commits_what_came_before_it(app: Flask, fresh_database: None) -> None:
     with transaction():
         db.run(INSERT, ("A",))

@@ -9,7 +9,7 @@ from fleet.db import db
 from fleet.services import outbox, processes
 from tasks import app, watch
 from tasks.broker import BrokerAway
-from tasks.watch import EXIT_CODE, Watchdog
+from tasks.watch import EXIT_CODE, Watch, Watchdog
 from tests.books import issued
 from tests.tasks.crew import RELAY, WORKER, await_, running, said
 
@@ -62,6 +62,26 @@ def test_who_has_a_reason_is_not_stuck_and_gets_a_minute_when_it_ends(world, cha
     vars(world).update(before)
     assert not world.stuck_after(59)
     assert world.stuck_after(1)
+
+
+@pytest.mark.usefixtures("app")
+def test_a_look_that_fails_is_told_and_is_not_the_last(monkeypatch, caplog):
+    worker = SimpleNamespace(app=app, concurrency=1)
+    eye = Watch(worker)
+    looks = []
+
+    def is_stuck(_):
+        looks.append("look")
+        if len(looks) == 1:
+            raise LookupError("unforeseen")
+        return False
+
+    monkeypatch.setattr(Watchdog, "is_stuck", is_stuck)
+    monkeypatch.setattr(eye, "_report", lambda: eye.stop(worker))
+    monkeypatch.setattr(watch, "LOOK_EVERY_S", 0)
+    eye._run()
+    [told] = caplog.records
+    assert (told.levelname, told.exc_info[0]) == ("ERROR", LookupError)
 
 
 @pytest.mark.slow
