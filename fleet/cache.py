@@ -30,6 +30,7 @@ from fleet import breakers, config, metrics
 from fleet.config import Settings
 from fleet.db import db
 from fleet.errors import Unavailable
+from fleet.redis_line import Line, Script
 
 T = TypeVar("T")
 
@@ -52,22 +53,22 @@ _TROUBLE = (redis.RedisError, OSError)
 
 # What is stored, or else whether the asker got the lease: in one step, so that nobody stores anything between the two, and in
 # one trip. Keys: value, lease. Arguments: token, milliseconds.
-_FIND_OR_LEASE = """
+_FIND_OR_LEASE = Script("""
 local stored = redis.call('GET', KEYS[1])
 if stored then return {stored, 0} end
 if redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2]) then return {false, 1} end
 return {false, 0}
-"""
+""")
 
 # Gives the lease back and stores, for so many milliseconds, what there is to store, unless the lease ended meanwhile.
 # Keys: value, lease. Arguments: token, what to store or nothing, milliseconds.
-_GIVE_BACK = """
+_GIVE_BACK = Script("""
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
 redis.call('DEL', KEYS[2])
 if ARGV[2] == '' then return 0 end
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 return 1
-"""
+""")
 
 
 @dataclass(frozen=True)
@@ -115,38 +116,6 @@ class _Flight:
         self.found = False
 
 
-class _Line(threading.local):
-    """A thread's own connection: to check one out of a pool costs more than Redis takes to answer."""
-
-    def __init__(self, pool: redis.ConnectionPool) -> None:
-        self._connection: Any = pool.make_connection()
-        self._open = False
-
-    def ask(self, *command: Any) -> Any:
-        """What Redis answers. Raises RedisError, OSError. A connection that was closed while it was idle is made anew."""
-        was_open = self._open
-        try:
-            return self._exchange(command)
-        except redis.ConnectionError:
-            if not was_open:
-                raise
-        return self._exchange(command)
-
-    def _exchange(self, command: Sequence[Any]) -> Any:
-        try:
-            self._connection.send_command(*command, check_health=False)
-            answer = self._connection.read_response(disable_decoding=True)
-            self._open = True
-            return answer
-        except redis.ResponseError:
-            raise
-        except BaseException:
-            # Whatever broke it off, a time limit too: the next answer on this connection would be to another question.
-            self._open = False
-            self._connection.disconnect()
-            raise
-
-
 class _Debts:
     """Deletions that Redis did not take. Their keys are not read until it did."""
 
@@ -188,7 +157,7 @@ class Cache:
         self._pool = redis.ConnectionPool.from_url(
             settings.redis_url, socket_connect_timeout=TIMEOUT_S, socket_timeout=TIMEOUT_S, retry=Retry(NoBackoff(), 0)
         )
-        self._line = _Line(self._pool)
+        self._line = Line(self._pool)
         self._breaker = breakers.breaker("redis-cache", is_failure=_tells_that_redis_is_away)
         self._flights: dict[str, _Flight] = {}
         self._flying = threading.Lock()
@@ -337,7 +306,7 @@ class Cache:
     def _find_or_lease(self, look: "_Look") -> tuple[_Entry | None, str | None]:
         """What is stored; or the lease, unless somebody else has it. What is of another shape is as if it were not there."""
         token = secrets.token_hex(8)
-        stored, leased = self._ask("EVAL", _FIND_OR_LEASE, 2, *look.names, token, LEASE_MS)
+        stored, leased = self._tried(self._line.run, _FIND_OR_LEASE, look.names, token, LEASE_MS)
         entry = look.entry(stored)
         return entry, token if leased else None if entry or stored is None else self._lease(look)
 
@@ -347,15 +316,18 @@ class Cache:
 
     def _give_back(self, look: "_Look", lease: str, stored: bytes, kept_ms: int) -> bool:
         """Let go of the lease; whether the value was stored."""
-        return bool(self._ask("EVAL", _GIVE_BACK, 2, *look.names, lease, stored, kept_ms))
+        return bool(self._tried(self._line.run, _GIVE_BACK, look.names, lease, stored, kept_ms))
 
     def _ask(self, *command: Any) -> Any:
+        return self._tried(self._line.ask, *command)
+
+    def _tried(self, call: Callable[..., Any], *args: Any) -> Any:
         """Raises _Away. Only failures are noted: to note each success would cost as much as a look-up."""
         try:
             if self._breaker.state != STATE_CLOSED:
-                return self._breaker.call(self._line.ask, *command)
+                return self._breaker.call(call, *args)
             try:
-                return self._line.ask(*command)
+                return call(*args)
             except _TROUBLE as error:
                 self._breaker.call(_raise, error)
         except (*_TROUBLE, breakers.Open):

@@ -22,6 +22,7 @@ from limits.errors import StorageError
 from fleet import metrics
 from fleet.config import Settings
 from fleet.errors import RateLimited
+from fleet.redis_line import Line, Script
 
 log = logging.getLogger("fleet.limits")
 
@@ -41,7 +42,7 @@ _REMEMBERED_CALLS = 50_000
 # Answers whether there were as many (-1: not for anybody), how many are left, and in how many milliseconds there are more: of
 # a call that was taken the next one, of one that was refused all that it costs. What is refused is not counted.
 # The clock is that of Redis, so that instances need not agree on theirs.
-_TAKE = """
+_TAKE = Script("""
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local limit, span, most, most_span = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -62,7 +63,7 @@ end
 for _ = 1, cost do redis.call('LPUSH', KEYS[1], now) end
 redis.call('PEXPIRE', KEYS[1], span)
 return {1, left - cost, (oldest or now) + span - now}
-"""
+""")
 
 _HINTS = {
     AUTH_STRICT: "Too many attempts. Please wait {seconds} s and try again.",
@@ -121,8 +122,7 @@ class Limits:
             storage_options=_STORAGE_OPTIONS,
         )
         storage: Any = limiter.storage
-        self._take = storage.storage.register_script(_TAKE)
-        self._clients = _Clients(storage.storage.connection_pool)
+        self._line = Line(storage.storage.connection_pool)
         self._local = _Local()
         self._shared = _Shared()
 
@@ -154,37 +154,13 @@ class Limits:
         if self._shared.may_be_asked():
             args = (spans.limit, spans.span_ms, spans.most, spans.most_span_ms, cost)
             try:
-                found = self._ask((key, f"fleet-limit:{EVERYBODY}"), args)
+                found: Found = self._line.run(_TAKE, (key, f"fleet-limit:{EVERYBODY}"), *args)
             except (redis.RedisError, StorageError, OSError) as error:
                 self._shared.is_away(error)
             else:
                 self._shared.is_there()
                 return found
         return self._local.take(key, spans, cost)
-
-    def _ask(self, keys: tuple[str, ...], args: tuple[int, ...]) -> Found:
-        try:
-            found: Found = self._take(keys=keys, args=args, client=self._clients.mine())
-        except redis.ConnectionError:
-            # Each thread has a connection that a restart has cut: one after the other would call Redis away for a second.
-            found = self._take(keys=keys, args=args, client=self._clients.mine())
-        return found
-
-
-class _Clients(threading.local):
-    """A client of its own for each thread: taking a connection out of the pool and looking whether it lives cost as much as
-    the call. It connects at its first use, and anew after a failure."""
-
-    _client: redis.Redis | None = None
-
-    def __init__(self, pool: redis.ConnectionPool) -> None:
-        self._pool = pool
-
-    def mine(self) -> redis.Redis:
-        """This thread's client. Raises redis.ConnectionError."""
-        if self._client is None:
-            self._client = redis.Redis(connection_pool=self._pool, single_connection_client=True)
-        return self._client
 
 
 class _Shared:

@@ -22,7 +22,7 @@ CALM_FUNCTION, CALM_FILE = 26, 260
 # What may know whom: a room knows those with a lower number, and its own.
 FOUNDATION = (
     "auth", "breakers", "bulkheads", "cache", "clock", "config", "db", "deadline", "errors", "idempotency", "limits", "logs",
-    "metrics", "parsing", "passwords", "outages", "sealing",
+    "metrics", "parsing", "passwords", "outages", "redis_line", "sealing",
 )  # fmt: skip
 WEB = ("admission", "answers", "http", "observe", "openapi", "paging", "problems", "rendering", "wiring")
 RANKS = {

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import peewee
@@ -15,6 +15,7 @@ from fleet.cache import NAMESPACES, PATIENCE_S, Cache, Namespace, names_of
 from fleet.config import Settings
 from fleet.db import db, transaction
 from fleet.errors import NotFound
+from fleet.redis_line import Script
 from tests.freezing import frozen
 from tests.redis.conftest import fill
 
@@ -85,14 +86,16 @@ class TestOneForMany:
         assert (read(one, source), source.asked) == ("renewed meanwhile", 0)
 
     def test_a_hit_is_one_trip_to_redis_and_a_miss_two(self, one: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+        read(one, Source())  # Redis knows the scripts from here on
+        one.flush("*")
         trips: list[Any] = []
-        ask = one._ask
+        exchange = one._line._exchange
 
-        def counted(*command: Any) -> Any:
+        def counted(command: Sequence[Any]) -> Any:
             trips.append(command[0])
-            return ask(*command)
+            return exchange(command)
 
-        monkeypatch.setattr(one, "_ask", counted)
+        monkeypatch.setattr(one._line, "_exchange", counted)
         read(one, Source())
         missed = len(trips)
         read(one, Source())
@@ -236,8 +239,8 @@ class TestInvalidation:
     def test_without_the_lease_the_old_value_would_come_back(
         self, one: Cache, other: Cache, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        careless = cache._GIVE_BACK.replace("if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end", "")
-        monkeypatch.setattr(cache, "_GIVE_BACK", careless)
+        careless = cache._GIVE_BACK.text.replace("if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end", "")
+        monkeypatch.setattr(cache, "_GIVE_BACK", Script(careless))
         assert overtaken(one, other) == "old"
 
     def test_a_deletion_that_redis_did_not_take_is_made_up_for(
