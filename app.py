@@ -1,5 +1,8 @@
 """The application: settings, logs, database, limits, routes. The only importer of blueprints."""
 
+from collections.abc import Callable
+from typing import Any
+
 from flask import Flask
 
 from fleet import admission, cli, config, logs, metrics, observe, openapi, passwords, problems
@@ -66,6 +69,14 @@ BLUEPRINTS = (
 )
 
 
+class Service(Flask):
+    """Flask, for functions that are never coroutines."""
+
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        # Flask's own asks of each hook and view at each request what kind of function it is.
+        return func
+
+
 def create_app(settings: Settings | None = None) -> Flask:
     """Wire the service. Raises ConfigError when the settings are incomplete or unsafe."""
     settings = settings or Settings.load()
@@ -76,7 +87,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     if settings.production:
         refuse_superuser()
     passwords.configure(settings.web_threads)
-    app = Flask("fleet", static_folder=None)
+    app = Service("fleet", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.config["TRUSTED_HOSTS"] = list(settings.trusted_hosts) or None
     app.url_map.merge_slashes = False
