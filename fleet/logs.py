@@ -22,7 +22,11 @@ _context: ContextVar[dict[str, str] | None] = ContextVar("log_context", default=
 
 class _Formatter(JsonFormatter):
     def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
-        super().add_fields(log_data, record, message_dict)
+        # The library's own asks of each attribute of each record whether it is shown here under another name.
+        said = record.__dict__
+        log_data.update(time=said["asctime"], level=said["levelname"], logger=said["name"], message=said["message"])
+        log_data.update(message_dict)
+        log_data.update([(name, value) for name, value in said.items() if name not in self._skip_fields])
         log_data.update(_context.get() or {})
         log_data.pop(CLIENT_ADDRESS, None)
         # Nothing of a person is logged on purpose; this is for what somebody logs by mistake.
@@ -44,12 +48,15 @@ def configure(level: str) -> None:
     handler.setFormatter(
         _Formatter(
             "%(asctime)s %(levelname)s %(name)s %(message)s",
-            rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
             json_serializer=_serialize,
             reserved_attrs=[*RESERVED_ATTRS, "taskName"],
         )
     )
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    # Where in the code, in which thread and process: no line shows it, and finding it out costs as much as writing the line
+    # (the logging HOWTO, "Optimization").
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     # At DEBUG it writes every statement with its parameters: names, addresses, hashes.
     logging.getLogger("peewee").setLevel(logging.INFO)
 
