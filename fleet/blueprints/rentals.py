@@ -14,7 +14,6 @@ from fleet import clock
 from fleet.http import Answer, answer, if_match, made, operation, page_answer, shape, told
 from fleet.idempotency import Claim, StoredAnswer
 from fleet.models.base import Condition
-from fleet.models.rentals import STAMP
 from fleet.paging import page
 from fleet.parsing import (
     EARLIEST,
@@ -199,11 +198,12 @@ def _made(row: dict[str, Any]) -> StoredAnswer:
     return made(document(row), version=row["version"], location=f"{bp.url_prefix}/{row['id']}")
 
 
-_rendered = Rendered(document, stamp=("id", *STAMP), hidden=("vehicle_version", "customer_version"))
+_rendered = Rendered(document)
 
 
 def _listed(**asked: Any) -> list[dict[str, Any]]:
-    return _rendered.rows(rentals.listed(g.actor, **asked), partial(rentals.with_ids, g.actor))
+    actor = g.actor
+    return _rendered.rows(rentals.listed(actor, **asked), partial(rentals.with_ids, actor))
 
 
 @bp.get("")

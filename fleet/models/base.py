@@ -98,19 +98,25 @@ class Listing:
 
     def page(self, conditions: list[Condition], *, after: UUID | None, limit: int) -> list[dict[str, Any]]:
         """At most `limit` + 1 rows: one more than asked for tells that there is a next page."""
+        return [self.named(row) for row in self._rows(conditions, after=after, limit=limit)]
+
+    def first_column(self, conditions: list[Condition], *, after: UUID | None, limit: int) -> list[Any]:
+        """Of a page's rows only what stands in the first column."""
+        return [row[0] for row in self._rows(conditions, after=after, limit=limit)]
+
+    def first(self, conditions: list[Condition]) -> dict[str, Any] | None:
+        """The newest row that meets all conditions."""
+        rows = self.page(conditions, after=None, limit=0)
+        return rows[0] if rows else None
+
+    def _rows(self, conditions: list[Condition], *, after: UUID | None, limit: int) -> list[Row]:
         if after is not None:
             conditions = [*conditions, Condition(f"{self.key} < %s", (after,))]
         where = " AND ".join(f"({condition.sql})" for condition in conditions) or "true"
         params = [value for condition in conditions for value in condition.params]
         # The limit stands in the text, so that the plan is made for it; only the usual ones are worth keeping prepared.
         sql = f"{self._select} WHERE {where} ORDER BY {self.key} DESC LIMIT {limit + 1:d}"
-        rows = db.recurring(sql, params, shown=self.shown) if limit in _USUAL_LIMITS else db.rows(sql, params)
-        return [self.named(row) for row in rows]
-
-    def first(self, conditions: list[Condition]) -> dict[str, Any] | None:
-        """The newest row that meets all conditions."""
-        rows = self.page(conditions, after=None, limit=0)
-        return rows[0] if rows else None
+        return db.recurring(sql, params, shown=self.shown) if limit in _USUAL_LIMITS else db.rows(sql, params)
 
     def named(self, row: Row) -> dict[str, Any]:
         return dict(zip(self.columns, row, strict=True))

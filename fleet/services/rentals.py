@@ -38,13 +38,13 @@ EARLIEST_HANDOVER = timedelta(days=1)
 
 def listed(
     actor: Actor, *, after: UUID | None, limit: int, filters: list[Condition] | None = None
-) -> list[dict[str, Any]]:
-    """A page of the rentals that the actor sees, newest first: of each the id, and what tells whether it has changed."""
-    return RENTAL_STAMPS.page([rentals_seen_by(actor), *(filters or [])], after=after, limit=limit)
+) -> list[str]:
+    """A page of the rentals that the actor sees, newest first: of each the id and what tells whether it has changed."""
+    return RENTAL_STAMPS.first_column([rentals_seen_by(actor), *(filters or [])], after=after, limit=limit)
 
 
 def with_ids(actor: Actor, rental_ids: list[str]) -> list[dict[str, Any]]:
-    """These of the rentals that the actor sees, each with its customer, vehicle, charges and STAMP."""
+    """These of the rentals that the actor sees, each with its customer, vehicle, charges and `stamp`."""
     chosen = Condition("rental.id = ANY(%s)", ("{" + ",".join(rental_ids) + "}",))
     return STAMPED_RENTALS.page([rentals_seen_by(actor), chosen], after=None, limit=MAX_PAGE)
 

@@ -60,25 +60,25 @@ def test_a_rental_becomes_overdue_by_itself(cast: Cast) -> None:
 
 
 def test_what_reads_rows_that_are_newer_than_the_page_keeps_them_by_their_own_stamp() -> None:
-    rendered = rendering.Rendered(dict, stamp=("id", "version"), hidden=())
-    old, new = {"id": "a", "version": 1}, {"id": "a", "version": 2}
-    [shown] = rendered.rows([old], lambda _: [dict(new)])
-    assert rendered.rows([new], lambda _: []) == [shown], "it is kept"
-    assert rendered.rows([old], lambda _: []) == [], "but not as the older one"
+    rendered = rendering.Rendered(dict)
+    [shown] = rendered.rows(["a 1"], lambda _: [{"id": "a", "stamp": "a 2"}])
+    assert rendered.rows(["a 2"], lambda _: []) == [shown], "it is kept"
+    assert rendered.rows(["a 1"], lambda _: []) == [], "but not as the older one"
 
 
 def test_rows_that_are_gone_by_the_time_they_are_read_are_left_out() -> None:
-    rendered = rendering.Rendered(dict, stamp=("id",), hidden=())
-    assert [row["id"] for row in rendered.rows([{"id": "a"}, {"id": "b"}], lambda _: [{"id": "b"}])] == ["b"]
+    rendered = rendering.Rendered(dict)
+    assert [row["id"] for row in rendered.rows(["a 1", "b 1"], lambda _: [{"id": "b", "stamp": "b 1"}])] == ["b"]
 
 
 def test_no_more_is_kept_than_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rendering, "_MOST_KEPT", 10)
-    rendered = rendering.Rendered(dict, stamp=("id",), hidden=())
+    rendered = rendering.Rendered(dict)
 
     def page(first: int) -> None:
-        rows = [{"id": str(first + number)} for number in range(7)]
-        assert [row["id"] for row in rendered.rows(rows, lambda ids: [{"id": i} for i in ids])] == [row["id"] for row in rows]
+        ids = [str(first + number) for number in range(7)]
+        shown = rendered.rows([f"{id_} 1" for id_ in ids], lambda ids: [{"id": id_, "stamp": f"{id_} 1"} for id_ in ids])
+        assert [row["id"] for row in shown] == ids
 
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(page, range(200)))
