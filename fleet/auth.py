@@ -3,7 +3,7 @@
 import hashlib
 import re
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -87,6 +87,12 @@ class Actor:
     customer_id: UUID | None = None
     session_id: UUID | None = None
     api_key_id: UUID | None = None
+    name: str = field(init=False, compare=False)
+    """One name for counters and idempotency records: keys are apart from their owner's sessions."""
+
+    def __post_init__(self) -> None:
+        name = f"key:{self.api_key_id}" if self.api_key_id else f"user:{self.user_id}"
+        object.__setattr__(self, "name", name)  # frozen for everybody else
 
     def can(self, permission: str) -> bool:
         return permission in self.permissions
@@ -101,11 +107,6 @@ class Actor:
         if self.session_id is None:
             raise errors.Forbidden("It takes a signed-in user, not an API key")
         return self.session_id
-
-    @property
-    def name(self) -> str:
-        """One name for counters and idempotency records: keys are apart from their owner's sessions."""
-        return f"key:{self.api_key_id}" if self.api_key_id else f"user:{self.user_id}"
 
 
 # --- passwords and opaque secrets -------------------------------------------------------------------------------------

@@ -9,10 +9,11 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 from flask import current_app, g, request
+from flask.globals import request_ctx
 from pydantic import BaseModel
 
 from fleet import clock, config, errors, idempotency, limits, problems
@@ -27,12 +28,16 @@ from fleet.rules.priorities import Priority
 from fleet.services import actors
 
 Route = Callable[..., Answer]
+Q = TypeVar("Q", bound=Query)
 
 PUBLIC = "public"
+_JSON = "application/json"
 _JSON_OPTIONS = orjson.OPT_UTC_Z
 _KEY = re.compile(r"[!-~]{1,255}")
 _KEPT_HEADERS = ("Location", "ETag")
 _KEPT_REFUSALS = {402, 404, 409, 422}
+_WITH_BODY = {"POST", "PUT", "PATCH"}
+_MOST_QUERY_BYTES = 256
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ class Operation:
     any_body: bool = False
     identity: bool = False  # the answer may show a licence number
     problems: tuple[str, ...] = ()
-    media: tuple[str, ...] = field(default=("application/json",))
+    media: tuple[str, ...] = field(default=(_JSON,))
 
     @property
     def counted_in(self) -> str:
@@ -95,27 +100,30 @@ def _guard(declared: Operation, route: Route, path: dict[str, Any]) -> Answer:
 
 
 def _serve_as(actor: Actor, declared: Operation, route: Route, path: dict[str, Any]) -> Answer:
-    if g.get("standing") is None:  # once a request, though it may be served over
+    state = g._get_current_object()
+    if state.get("standing") is None:  # once a request, though it may be served over
         if declared.tier == limits.AUTH_STRICT:
             _count_address(declared.tier, _cost(declared))
         else:
             _count(declared.tier, actor.name, _cost(declared))
-    g.actor = actor
+    state.actor = actor
     actor.must(declared.permission)
     return _serve(declared, route, path)
 
 
 def _serve(declared: Operation, route: Route, path: dict[str, Any]) -> Answer:
+    # The request itself, here and below: each use of its proxy takes as long as reading a header.
+    sent = request_ctx.request
     if declared.query is not None:
-        path["query"] = read_query(declared.query, query_arguments())
-    elif request.query_string:
-        read_query(Query, query_arguments())
+        path["query"] = _query(declared.query, sent.query_string)
+    elif sent.query_string:
+        _query(Query, sent.query_string)
     if declared.body is not None:
         raw = body_bytes()
-        left_out = not raw and request.method == "POST" and declared.body.may_be_left_out()
+        left_out = not raw and sent.method == "POST" and declared.body.may_be_left_out()
         path["body"] = read_body(declared.body, b"{}" if left_out else raw)
-    elif not declared.any_body and request.method in {"POST", "PUT", "PATCH"} and body_bytes() not in {b"", b"{}"}:
-        read_body(Input, request.get_data())
+    elif not declared.any_body and sent.method in _WITH_BODY and body_bytes() not in {b"", b"{}"}:
+        read_body(Input, sent.get_data())
     if declared.listed or declared.report:
         return replica.read(functools.partial(route, **path))
     if not declared.idempotent:
@@ -172,9 +180,9 @@ def _claims(token: str) -> Claims:
 
 def _count(tier: str, caller: str, cost: int) -> None:
     """Count the call. Raises RateLimited. The headers of every answer come from `g.standing`."""
-    g.standing = current_app.extensions["fleet"].limits.check(tier, caller, cost=cost)
-    if g.standing is not None and g.standing.refused:
-        raise limits.refusal(g.standing)
+    g.standing = standing = current_app.extensions["fleet"].limits.check(tier, caller, cost=cost)
+    if standing is not None and standing.refused:
+        raise limits.refusal(standing)
 
 
 def _count_address(tier: str, cost: int = 1) -> None:
@@ -189,25 +197,35 @@ def _cost(declared: Operation) -> int:
 # --- what they say ----------------------------------------------------------------------------------------------------
 
 
-def query_arguments() -> list[tuple[str, str]]:
-    """The query string's names and values, as often as they stand there. Raises BadRequest for bytes that are no UTF-8."""
+def _query(model: type[Q], raw: bytes) -> Q:
+    """The request's query string, which `raw` is, as `model`. Raises Invalid, BadRequest for bytes that are no UTF-8."""
+    read: Callable[..., Q] = _recent_query if len(raw) <= _MOST_QUERY_BYTES else _recent_query.__wrapped__
+    return read(model, raw)
+
+
+@functools.lru_cache(maxsize=512)
+def _recent_query(model: type[Q], raw: bytes) -> Q:
+    """Clients ask the same again and again, and what they asked is frozen: it need not be taken apart each time."""
     try:
-        return list(request.args.items(multi=True))
+        arguments = list(request.args.items(multi=True))
     except UnicodeDecodeError:
         raise BadRequest("The query string is not UTF-8") from None
+    return read_query(model, arguments)
 
 
 def body_bytes() -> bytes:
     """The JSON body's bytes. Raises UnsupportedMediaType, LengthRequired; too long a body is refused before it is read."""
-    if request.content_length is None and "Transfer-Encoding" in request.headers:
+    sent = request_ctx.request
+    environ = sent.environ
+    if "HTTP_TRANSFER_ENCODING" in environ and sent.content_length is None:
         # A chunked body has no length to check, and werkzeug would silently cut it at the cap.
         raise errors.LengthRequired()
-    raw = request.get_data()
-    if request.environ.get("CONTENT_TYPE") == "application/json" and "HTTP_CONTENT_ENCODING" not in request.environ:
+    raw = sent.get_data()
+    if environ.get("CONTENT_TYPE") == _JSON and "HTTP_CONTENT_ENCODING" not in environ:
         return raw  # as nearly everybody sends it: taking the header apart costs as much as checking the token
-    if raw and (request.mimetype != "application/json" or "Content-Encoding" in request.headers):
+    if raw and (sent.mimetype != _JSON or "HTTP_CONTENT_ENCODING" in environ):
         raise errors.UnsupportedMediaType()
-    if request.mimetype_params.get("charset", "utf-8").lower() != "utf-8":
+    if sent.mimetype_params.get("charset", "utf-8").lower() != "utf-8":
         raise errors.UnsupportedMediaType()
     return raw
 
@@ -243,7 +261,7 @@ def render(payload: Any) -> bytes:
 
 
 def json_headers(version: int | None, location: str | None) -> dict[str, str]:
-    headers = {"Content-Type": "application/json"}
+    headers = {"Content-Type": _JSON}
     if location is not None:
         headers["Location"] = location
     if version is not None:
@@ -289,17 +307,20 @@ def claim_of_request(*, required: bool) -> Claim | None:
 
     Raises BadRequest `idempotency_key_required`, and Invalid for a key that is not 1..255 visible ASCII characters.
     """
-    key = request.headers.get("Idempotency-Key", request.headers.get("X-Idempotency-Key"))
+    sent = request_ctx.request
+    key = sent.environ.get("HTTP_IDEMPOTENCY_KEY", sent.environ.get("HTTP_X_IDEMPOTENCY_KEY"))
     if key is None:
         if required:
             raise BadRequest("Send an Idempotency-Key with this request", code="idempotency_key_required")
         return None
     if not _KEY.fullmatch(key):
         raise errors.Invalid.field("Idempotency-Key", "invalid_key", "must be 1 to 255 visible ASCII characters")
-    actor = g.actor.name if g.actor else f"address:{client_address()}"
-    said = request.get_data(), request.query_string, request.mimetype or ""
+    actor = g.actor
+    claimant = actor.name if actor else f"address:{client_address()}"
+    media = _JSON if sent.environ.get("CONTENT_TYPE") == _JSON else sent.mimetype or ""
+    said = sent.get_data(), sent.query_string, media
     prints = [idempotency.fingerprint(*said, key=secret) for secret in current_app.extensions["fleet"].fingerprint_keys]
-    return Claim(actor, request.method, request.path, key, prints[0], tuple(prints[1:]))
+    return Claim(claimant, sent.method, sent.path, key, prints[0], tuple(prints[1:]))
 
 
 def made(payload: Any, *, version: int, location: str) -> StoredAnswer:

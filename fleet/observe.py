@@ -77,19 +77,17 @@ def _begin() -> None:
 def _finish_headers(headers: Headers, settings: Settings) -> None:
     state = g._get_current_object()
     given = {name.lower() for name, _ in headers}
-    # Added, not set: to set a header is to look for it among all others.
-    headers.add("X-Request-ID", state.get("request_id", ""))
-    for name, lowered, value in _LOWERED:
-        if lowered not in given:
-            headers.add(name, value)
+    more = [("X-Request-ID", state.get("request_id", ""))]
+    more += [(name, value) for name, lowered, value in _LOWERED if lowered not in given]
     if state.get("actor") and "cache-control" not in given:
-        headers.add("Cache-Control", "no-store")
+        more.append(("Cache-Control", "no-store"))
     if settings.production:
-        headers.update(_HTTPS_ONLY)
+        more += _HTTPS_ONLY.items()
     standing = state.get("standing")
     if standing is not None:
-        for name, value in standing.headers().items():
-            headers.add(name, value)
+        more += standing.headers().items()
+    # Not by `add`: it would ask of each of these whether it is text without a line break, and they are ours.
+    headers._list += more
     if settings.cors_origins:
         _share_with_origins(headers, settings.cors_origins)
 

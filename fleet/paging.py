@@ -1,14 +1,16 @@
 """Keyset pages behind cursors that nobody but us can make, each good for one list, one filter and one reader."""
 
 import base64
+import functools
 import hashlib
 import hmac
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 from uuid import UUID
 
 from flask import current_app, g, request
+from flask.globals import request_ctx
 
 from fleet.errors import BadRequest
 from fleet.parsing import PageQuery, Query
@@ -49,6 +51,13 @@ def _cursor(position: bytes, query: Query, key: bytes) -> str:
     return base64.urlsafe_b64encode(position + _seal(position, _context(query), key)).decode()
 
 
+@functools.lru_cache(maxsize=512)
+def _without_cursor(query_string: bytes) -> str:
+    """The request's query string, to be followed by another cursor."""
+    asked = [(name, value) for name, value in request.args.items() if name != "cursor"]
+    return f"{urlencode(asked)}&" if asked else ""
+
+
 def page(
     query: PageQuery, read: Callable[..., list[dict[str, Any]]], shape: Callable[[dict[str, Any]], Any], **kwargs: Any
 ) -> tuple[dict[str, Any], str | None]:
@@ -65,6 +74,6 @@ def page(
         cursor = _cursor(position, query, _keys()[0])
     following = None
     if cursor:
-        asked = {name: value for name, value in request.args.items() if name != "cursor"}
-        following = f"{request.path}?{urlencode({**asked, 'cursor': cursor})}"
+        sent = request_ctx.request
+        following = f"{sent.path}?{_without_cursor(sent.query_string)}cursor={quote(cursor)}"
     return {"data": [shape(row) for row in rows], "next_cursor": cursor}, following
