@@ -191,7 +191,7 @@ def _count_address(tier: str, cost: int = 1) -> None:
 
 def _cost(declared: Operation) -> int:
     costs: dict[str, int] = current_app.extensions["fleet"].limits.costs
-    return costs.get(request.endpoint or "", declared.cost)
+    return costs.get(request.endpoint or "", declared.cost) if costs else declared.cost
 
 
 # --- what they say ----------------------------------------------------------------------------------------------------

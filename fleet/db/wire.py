@@ -11,7 +11,7 @@ from uuid import UUID
 import orjson
 import psycopg2
 from psycopg2 import extensions, extras
-from psycopg2.extensions import AsIs, register_adapter
+from psycopg2.extensions import AsIs, QuotedString, register_adapter
 
 from fleet import deadline
 
@@ -96,4 +96,4 @@ SHOWN_INSTANT = extensions.new_type((_TIMESTAMPTZ_OID,), "SHOWN_INSTANT", _shown
 extensions.set_wait_callback(_wait_within_budget)
 extras.register_default_jsonb(globally=True, loads=orjson.loads)
 register_adapter(UUID, lambda value: AsIs(f"'{value}'"))
-register_adapter(dict, lambda value: extras.Json(value, dumps=lambda obj: orjson.dumps(obj).decode()))
+register_adapter(dict, lambda value: QuotedString(orjson.dumps(value).decode()))

@@ -121,6 +121,8 @@ def _instant(wall: datetime, zone: ZoneInfo) -> datetime:
 
 
 def _in_utc(moment: datetime) -> datetime:
+    if moment.tzinfo is UTC:
+        return moment
     if moment.utcoffset() is None:
         raise ValueError("a period is made of times with an offset")
     try:
