@@ -275,7 +275,7 @@ def answer(
     """A JSON answer; with `version` it carries the ETag and honours If-None-Match."""
     if payload is None:
         return Answer(status=204)
-    response = Answer(render(payload), status, headers=json_headers(version, location))
+    response = Answer.of(render(payload), status, json_headers(version, location))
     if version is not None and request.method in {"GET", "HEAD"} and _is_known(f'"{version}"'):
         response.status_code = 304
         response.set_data(b"")
@@ -331,7 +331,7 @@ def made(payload: Any, *, version: int, location: str) -> StoredAnswer:
 def told(given: Given) -> Answer:
     """A kept answer as it goes out: the first time, or again to the letter and marked as such."""
     first = given.answer
-    return replay(first) if given.replayed else Answer(first.body, first.status, headers=first.headers)
+    return replay(first) if given.replayed else Answer.of(first.body, first.status, first.headers)
 
 
 def stored(response: Answer) -> StoredAnswer:
@@ -342,7 +342,7 @@ def stored(response: Answer) -> StoredAnswer:
 
 def replay(first: StoredAnswer) -> Answer:
     """The first answer again, to the letter, and marked as such."""
-    return Answer(first.body, first.status, headers={**first.headers, "Idempotency-Replayed": "true"})
+    return Answer.of(first.body, first.status, {**first.headers, "Idempotency-Replayed": "true"})
 
 
 def _once(declared: Operation, route: Callable[..., Answer], path: dict[str, Any]) -> Answer:
