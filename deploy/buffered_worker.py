@@ -49,11 +49,34 @@ gthread.DEFAULT_WORKER_DATA_TIMEOUT = 0.1
 
 
 class Outgoing(socket.socket):
-    """A socket that keeps what its client does not take at once: nor may a client make a thread wait by not reading."""
+    """A socket that keeps what its client does not take at once: nor may a client make a thread wait by not reading.
+
+    gunicorn sets its time limit four times a request, for reads that are seldom needed: each is a system call, in which another
+    thread takes over. Here a limit is set when something waits for it.
+    """
 
     def __init__(self, accepted: socket.socket) -> None:
         super().__init__(accepted.family, accepted.type, accepted.proto, fileno=accepted.detach())
+        super().setblocking(True)
+        self._limit_s: float | None = None
         self.unsent = bytearray()
+
+    def setblocking(self, flag: bool) -> None:
+        self._limit_s = None if flag else 0.0
+
+    def settimeout(self, value: float | None) -> None:
+        self._limit_s = value
+
+    def gettimeout(self) -> float | None:
+        return self._limit_s
+
+    def recv(self, bufsize: int, flags: int = 0) -> bytes:
+        self._limit()
+        return super().recv(bufsize, flags)
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        self._limit()
+        return super().send(data, flags)
 
     def sendall(self, data: Any, flags: int = 0) -> None:
         """Send what goes at once, and keep the rest for `flush`."""
@@ -67,6 +90,10 @@ class Outgoing(socket.socket):
                 del self.unsent[: self.send(self.unsent, socket.MSG_DONTWAIT)]
         except BlockingIOError:
             return
+
+    def _limit(self) -> None:
+        if self._limit_s != super().gettimeout():
+            super().settimeout(self._limit_s)
 
 
 class Client(gthread.TConn):
