@@ -4,11 +4,13 @@ import json
 import logging
 import secrets
 import socket
+import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from gunicorn import util
-from gunicorn.http import wsgi
+from gunicorn.http import errors, wsgi
 
 log = logging.getLogger("gunicorn.error")
 
@@ -17,13 +19,15 @@ ADMISSION = "fleet.admission"
 # What all answers of this process's application carry.
 _HEADERS: dict[str, str] = {}
 
-# What gunicorn refuses before the app sees it, by its status; everything else is a bad request.
+# What gunicorn refuses before the app sees it; everything else that it cannot parse is a bad request.
 _REFUSALS = {
-    414: ("URI Too Long", "uri_too_long", "The address is too long"),
-    431: ("Request Header Fields Too Large", "headers_too_large", "The headers are too large"),
-    500: ("Internal Server Error", "internal_error", "Internal error"),
+    errors.LimitRequestLine: (414, "URI Too Long", "uri_too_long", "The address is too long"),
+    errors.LimitRequestHeaders: (431, "Request Header Fields Too Large", "headers_too_large", "The headers are too large"),
 }
-_BAD_REQUEST = ("Bad Request", "bad_request", "The request cannot be understood")
+_BAD_REQUEST = (400, "Bad Request", "bad_request", "The request cannot be understood")
+# What is our fault, also among the errors of parsing.
+_OURS = (errors.ConfigurationProblem, errors.InvalidResponseHeader, errors.InvalidResponseHeaderName)
+_FAILED = (500, "Internal Server Error", "internal_error", "Internal error")
 
 
 class Unsigned(wsgi.Response):
@@ -60,12 +64,20 @@ def speak_for(extensions: Mapping[str, Any]) -> None:
         _HEADERS.update(extensions[ADMISSION].headers)
 
 
-def refuse(sock: socket.socket, status: int, reason: str, detail: str) -> None:
-    """Answer as the app does, with a problem (RFC 9457). gunicorn's own page would show the request to whoever sent it."""
-    status = status if status in _REFUSALS else 400
-    reason, code, title = _REFUSALS.get(status, _BAD_REQUEST)
+def refuse(_worker: Any, _request: Any, sock: socket.socket, _address: Any, error: Exception) -> None:
+    """Answer as the app does, with a problem (RFC 9457), in place of gunicorn's `handle_error`.
+
+    That one shows the request on its page and in its line of the log, the address and any token with it; the text of the
+    error quotes it too, so of the error only its kind is logged.
+    """
+    is_ours = isinstance(error, _OURS) or not isinstance(error, errors.ParseException)
+    status, reason, code, title = _FAILED if is_ours else _REFUSALS.get(type(error), _BAD_REQUEST)
     request_id = secrets.token_hex(16)  # what the client may have sent is in a head that nobody could read
-    log.warning("refused before the app", extra={"request_id": request_id, "status": status, "cause": detail})
+    said: dict[str, Any] = {"request_id": request_id, "status": status, "cause": type(error).__name__}
+    if is_ours:
+        log.error("failed outside the app", extra={**said, "stack": traceback.format_tb(error.__traceback__)})
+    else:
+        log.warning("refused before the app", extra=said)
     body = json.dumps(
         {
             "type": f"urn:fleet:problem:{code}",
@@ -85,4 +97,5 @@ def refuse(sock: socket.socket, status: int, reason: str, detail: str) -> None:
         **_HEADERS,
     }
     head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    util.write_nonblock(sock, f"HTTP/1.1 {status} {reason}\r\n{head}\r\n{body}".encode())
+    with suppress(OSError):  # the client is gone
+        util.write_nonblock(sock, f"HTTP/1.1 {status} {reason}\r\n{head}\r\n{body}".encode())

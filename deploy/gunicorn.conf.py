@@ -17,8 +17,9 @@ if not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="fleet-metrics-")
 
 import gunicorn.app.base
-from gunicorn import glogging, util
+from gunicorn import glogging
 from gunicorn.http import wsgi
+from gunicorn.workers import base
 from prometheus_client import multiprocess
 
 from deploy import answers, arbiter
@@ -34,7 +35,7 @@ class _NoAccessLog(glogging.Logger):
 # HUP executes this file again, but imports nothing again: a class made here would wrap the one of the last time.
 gunicorn.app.base.Arbiter = arbiter.PatientArbiter
 wsgi.Response = answers.Unsigned
-util.write_error = answers.refuse
+base.Worker.handle_error = answers.refuse
 
 # A platform's router comes from outside; a demo with a published password is for its own machine only.
 _demo = os.environ.get("FLEET_ENV") in {"development", "test"}

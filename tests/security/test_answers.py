@@ -4,11 +4,13 @@ import json
 import re
 import socket
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import peewee
 import pytest
 from flask import Flask
+from gunicorn.http.errors import LimitRequestLine
 
 from deploy import answers
 from fleet import openapi, problems
@@ -99,11 +101,25 @@ def test_what_gunicorn_refuses_itself_carries_the_same_headers(app_with: AppWith
     answers.speak_for(app.extensions)
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        answers.refuse(ours, 414, "", "")
+        answers.refuse(None, None, ours, None, LimitRequestLine(5000, 4094))
         head = theirs.recv(65536).decode().partition("\r\n\r\n")[0]
     given = dict(line.split(": ", 1) for line in head.splitlines()[1:])
     assert given["Cache-Control"] == "no-store"
     assert set(app.test_client().get("/nowhere").headers.keys()) <= set(given)
+
+
+def test_what_fails_outside_the_app_leaves_its_kind_and_its_place_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    asked = SimpleNamespace(method="GET", uri="/v1/customers?email=ana@example.org")
+    ours, theirs = socket.socketpair()
+    try:
+        raise ValueError(asked.uri)
+    except ValueError as error:
+        with ours, theirs, caplog.at_level("WARNING", logger="gunicorn.error"):
+            answers.refuse(None, asked, ours, ("192.0.2.7", 1), error)
+            assert theirs.recv(65536).startswith(b"HTTP/1.1 500 ")
+    [line] = caplog.records
+    assert (line.__dict__["cause"], "test_answers.py" in line.__dict__["stack"][-1]) == ("ValueError", True)
+    assert "192.0.2.7" not in f"{line.__dict__}" and "ana@" not in f"{line.__dict__}"
 
 
 def test_an_unforeseen_failure_says_nothing_of_itself(broken: Any) -> None:

@@ -173,6 +173,31 @@ def test_what_is_no_request_is_refused_without_a_word_of_the_inside(instance: In
         assert f'"request_id": "{problem["request_id"]}"' in instance.said
 
 
+SECRET = "eyJhbGciOiJFUzI1NiJ9.c2VjcmV0"
+TELLING = {
+    "a token before a control character": request(Authorization=f"Bearer {SECRET}\x01"),
+    "a token on a line without a colon": request().replace(b"\r\n\r\n", f"\r\nAuthorization Bearer {SECRET}\r\n\r\n".encode()),
+    "a token on a folded line": request().replace(b"\r\n\r\n", f"\r\nAuthorization: Bearer\r\n {SECRET}\r\n\r\n".encode()),
+    "a token in the name of a header": request().replace(b"\r\n\r\n", f"\r\n{SECRET} x: y\r\n\r\n".encode()),
+    "a query with a control character": request("GET", f"/v1/customers?email={SECRET}\x01"),
+    "a target with a blank": request("GET", f"/v1/customers?email={SECRET} x"),
+    "a token for a verb": request(f"{SECRET}(", "/"),
+    "a token for a version": request().replace(b"HTTP/1.1", f"HTTP/{SECRET}".encode()),
+    "a token for an expectation": request(Expect=SECRET),
+    "a token for a coding": request(Transfer_Encoding=SECRET),
+}
+
+
+@pytest.mark.parametrize("sent", TELLING.values(), ids=TELLING.keys())
+def test_of_what_is_refused_nothing_is_logged_but_the_kind(instance: Instance, sent: bytes) -> None:
+    answer = say(instance, sent)
+    assert (answer.status, is_problem(answer)) == (400, True)
+    said = instance.said
+    line = next(line for line in said.splitlines() if orjson.loads(answer.body)["request_id"] in line)
+    assert orjson.loads(line)["cause"]
+    assert SECRET not in said and "Invalid request from" not in said
+
+
 def is_problem(answer: Answered) -> bool:
     """Whether it is a refusal as the app itself would write it."""
     problem = orjson.loads(answer.body)
