@@ -73,6 +73,7 @@ class Admission:
             "Connection": "close",
             "Content-Type": "application/problem+json",
             "Content-Length": str(len(body)),
+            "Cache-Control": "no-store",  # nobody has looked whether it came with credentials
             "X-Request-ID": request_id,
             **error.headers,
             **self.headers,

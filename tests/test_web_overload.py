@@ -232,6 +232,9 @@ class TestARefusal:
         assert self.refused("GET /work HTTP/1.1", "Host: a", blanks).seconds < 0.5
         assert self.refused("POST /work HTTP/1.1", "Host: a", body=f"\r\n{blanks}".encode()).seconds < 0.5
 
+    def test_it_is_stored_nowhere_as_it_may_have_come_with_credentials(self) -> None:
+        assert self.refused("GET /work HTTP/1.1", "Host: a", "Authorization: Bearer x").headers["cache-control"] == "no-store"
+
     def test_a_refused_head_has_no_body(self) -> None:
         reply = self.refused("HEAD /work HTTP/1.1", "Host: a")
         assert (reply.status, reply.body) == (503, b"")
