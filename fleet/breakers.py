@@ -221,6 +221,7 @@ class Breaker(CircuitBreaker):
     def forget(self) -> None:
         """What went on in the parent of this process says nothing here, and its locks may be held by threads that are not."""
         self._lock = threading.Lock()
+        self._figure.lock = threading.Lock()
         self._forget_all()
         self._epoch += 1
         self._probe_since = None
@@ -303,11 +304,13 @@ class Figure:
 
     def __init__(self, label: str) -> None:
         self.label = label
+        self.lock = threading.Lock()
         self._open: set[str] = set()
 
     def tell(self, name: str, *, is_open: bool) -> None:
-        (self._open.add if is_open else self._open.discard)(name)
-        metrics.BREAKERS.labels(self.label).set(2 if self._open else 0)
+        with self.lock:  # or what one host found could be said after what another changed
+            (self._open.add if is_open else self._open.discard)(name)
+            metrics.BREAKERS.labels(self.label).set(2 if self._open else 0)
 
 
 class _Registry:

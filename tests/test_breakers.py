@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from fleet import breakers, config
+from fleet import breakers, config, metrics
 from fleet.breakers import AUTO, FORCED_CLOSED, FORCED_OPEN, Breaker, Control, Open, Rules
 from fleet.config import ConfigError, Settings
 
@@ -390,14 +390,42 @@ class TestHosts:
         assert (gone.state, shown()) == ("open", 0)
 
 
+def test_of_two_hosts_that_change_in_one_instant_the_figure_shows_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One closes, and between its look and its word the other opens."""
+    told: list[int] = []
+    looked, other_is_done = threading.Event(), threading.Event()
+
+    class SlowGauge:
+        def labels(self, _: str) -> "SlowGauge":
+            return self
+
+        def set(self, value: int) -> None:
+            if value == 0:
+                looked.set()
+                other_is_done.wait(0.3)
+            told.append(value)
+
+    figure = breakers.Figure("webhooks")
+    figure.tell("a", is_open=True)
+    monkeypatch.setattr(metrics, "BREAKERS", SlowGauge())
+    with ThreadPoolExecutor(1) as threads:
+        closing = threads.submit(figure.tell, "a", is_open=False)
+        assert looked.wait(5)
+        figure.tell("b", is_open=True)
+        other_is_done.set()
+        closing.result()
+    assert told[-1] == 2
+
+
 def test_a_child_of_a_fork_is_not_stopped_by_the_locks_of_its_parents_threads(app: object) -> None:
     """Pool children are forked while the worker's other thread may be in the middle of a breaker."""
     forked = breakers.breaker("forked")
-    with forked._lock, breakers._registry.lock:
+    with forked._lock, breakers._registry.lock, forked._figure.lock:
         child = os.fork()
         if not child:
             signal.alarm(5)
             ended_well = breakers.breaker("forked").call(lambda: "yes") == "yes"
+            breakers.breaker("forked").force(FORCED_OPEN)
             os._exit(0 if ended_well else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
