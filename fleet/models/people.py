@@ -168,8 +168,9 @@ NOTIFICATIONS_OF_PERSON = Listing(
 def answers_that_name(customer: Customer) -> Condition:
     """Stored answers (kept for requests that are sent again) that were given to the person or name them."""
     names = [f"%{known}%" for known in (customer.id, customer.user_id) if known is not None]
-    # A body that is sealed tells nothing, but only answers about customers are, and their address names the customer.
-    named = "path || ' ' || coalesce(headers->>'Location', '') || ' ' || encode(body, 'escape') LIKE ANY(%s)"
+    # A body that is sealed tells nothing, but only answers about customers are, and their address names the customer, in
+    # capitals too where the client wrote it so.
+    named = "lower(path) || ' ' || coalesce(headers->>'Location', '') || ' ' || encode(body, 'escape') LIKE ANY(%s)"
     return Condition(f"actor = %s OR {named}", (f"user:{customer.user_id}", names))
 
 

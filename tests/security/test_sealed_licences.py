@@ -139,6 +139,13 @@ class TestUse:
         assert db.one("SELECT count(*) FROM idempotency_record") == (0,), "though nothing in them can be read"
         assert taken_in(sealed.agent).status_code == 201, "the number is free again"
 
+    def test_an_erasure_finds_an_answer_however_its_address_was_spelled(self, sealed: Cast) -> None:
+        customer_id = taken_in(sealed.agent).json["id"]
+        path = f"{CUSTOMERS}/{customer_id.upper()}"
+        assert sealed.agent.patch(path, {"phone": "+351 1"}, key="k1", version="1").status_code == 200
+        assert sealed.manager.post(f"{CUSTOMERS}/{customer_id}/erase").status_code == 200
+        assert db.one("SELECT count(*) FROM idempotency_record") == (0,)
+
 
 class TestUniqueness:
     @pytest.mark.parametrize("index_alone", [False, True])
