@@ -97,9 +97,11 @@ def _ready(batch: list[Customer], outcome: Outcome) -> Iterator[tuple[Customer, 
 def _written(actor: str, ready: list[tuple[Customer, str]]) -> int:
     acts = []
     for customer, number in ready:
-        # Compare and set: a number that was changed meanwhile, or forgotten, is newer than what was read.
-        same = (Customer.id == customer.id) & (Customer.version == customer.version)
-        if Customer.update(**_sealed(customer.id, number)).where(same).execute():
+        # Compare and set: a number that was changed meanwhile, or forgotten, is newer than what was read. Not by the version:
+        # where something else of the customer changed, the number would stay in the clear and nobody be told.
+        clear, digest = customer.driver_license_number, customer.driver_license_digest
+        same = (Customer.driver_license_number == clear) & (Customer.driver_license_digest == digest)
+        if Customer.update(**_sealed(customer.id, number)).where(Customer.id == customer.id, same).execute():
             acts.append(audit.Act(customer.id))
     audit.record_each(actor, "secrets.seal_licence", "customer", acts, address=actor)
     return len(acts)

@@ -236,6 +236,22 @@ class TestSealingWhatIsThere:
         assert licences.seal_all("cli:olga").sealed == 1, "Ben's"
         assert cast.agent.get(path).json["driver_license_number"] == SECOND
 
+    def test_one_is_sealed_though_something_else_of_the_customer_changes_meanwhile(
+        self, cast: Cast, set_to: Set, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Else it would stay in the clear, and nobody would be told."""
+        set_to(licence_key=KEY)
+        write = licences._written
+
+        def changed_first(*args: Any) -> int:
+            path = f"{CUSTOMERS}/{cast.ana.customer_id}"
+            assert cast.agent.patch(path, {"phone": "+351 1"}, version="1").status_code == 200
+            return write(*args)
+
+        monkeypatch.setattr(licences, "_written", changed_first)
+        licences.seal_all("cli:olga")
+        assert db.one("SELECT count(*) FROM customer WHERE driver_license_number IS NOT NULL") == (0,)
+
     def test_one_that_two_have_is_named_and_left(self, cast: Cast, set_to: Set) -> None:
         """As when a process that knew no key yet took in a number that was sealed already."""
         set_to(licence_key=KEY)
