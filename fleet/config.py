@@ -370,6 +370,8 @@ class Settings:
             wrong.append(f"{name} is shorter than {MIN_SECRET_LENGTH} characters")
         if self.production and len(set(key)) < 10:
             wrong.append(f"{name} repeats a few characters")
+        if key.split() != [key]:  # the list of former keys would be split there: what this one sealed or indexed were lost
+            wrong.append(f"{name} holds white space")
         if key in _other_secrets(environ, but=name):
             wrong.append(f"{name} is another secret's value too")
         return wrong

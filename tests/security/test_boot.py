@@ -81,6 +81,12 @@ def test_production_refuses_one_value_for_two_secrets() -> None:
     assert "SECRET_KEY" in refusal(REDIS_URL=f"redis://:{SECRET}@redis.example/0")
 
 
+@pytest.mark.parametrize("name", ["SECRET_KEY", "LICENCE_KEY"])
+@pytest.mark.parametrize("blank", ["\n", " and more"])
+def test_a_key_with_white_space_is_refused_as_it_could_never_be_a_former_one(name: str, blank: str) -> None:
+    assert f"{name} holds white space" in refusal(**{name: f"a-key-of-the-tests-0123456789-abcdefgh{blank}"})
+
+
 def test_everything_that_is_wrong_is_told_at_once() -> None:
     said = refusal(SECRET_KEY="short", CORS_ORIGINS="*", LOG_LEVEL="LOUD", DATABASE_URL="")
     assert all(name in said for name in ("SECRET_KEY", "CORS_ORIGINS", "LOG_LEVEL", "DATABASE_URL"))
