@@ -29,8 +29,9 @@ RUNBOOK = ROOT / "docs" / "runbooks" / "rotate-secrets.md"
 def released(cast: Cast, settings: Settings) -> Iterator[Any]:
     """Starts the service with other keys, on the same database, as a release does."""
 
-    def release(key: str, *previous: str) -> Cast:
-        cast.app = create_app(replace(settings, secret_key=key, secret_key_previous=previous, public_url="https://fleet.example"))
+    def release(key: str, *previous: str, **more: Any) -> Cast:
+        more |= {"secret_key": key, "secret_key_previous": previous, "public_url": "https://fleet.example"}
+        cast.app = create_app(replace(settings, **more))
         for person in vars(cast).values():
             if isinstance(person, Person):
                 person.app = cast.app
@@ -134,3 +135,21 @@ def test_links_of_letters_outlive_a_rotation() -> None:
     assert "60 days" in RUNBOOK.read_text()
 
 
+def test_an_answer_that_is_kept_sealed_is_given_again_while_the_old_key_is_known_and_clearly_refused_after(
+    released: Any,
+) -> None:
+    customer = {
+        "first_name": "Dora", "last_name": "Reis", "email": "dora@example.com", "phone": "+351 1",
+        "driver_license_number": "LIC-7Q4Z81", "driver_license_expiry": "2031-05-01",
+    }  # fmt: skip
+
+    def taken_in(*keys: str) -> Any:
+        cast = released(*keys, licence_key="licence-key-of-the-rotation-" + "k" * 16)
+        return cast.agent.post("/v1/customers", customer, key="k1")
+
+    first = taken_in(OLD)
+    assert b"LIC-7Q4Z81" in first.get_data()
+    assert db.one("SELECT get_byte(body, 0) FROM idempotency_record") == (1,), "it is kept sealed"
+    assert taken_in(NEW, OLD).get_data() == first.get_data()
+    gone = taken_in(NEW)
+    assert (gone.status_code, gone.json["code"]) == (422, "idempotency_key_reused")
