@@ -59,8 +59,8 @@ def columns(customer_id: UUID, number: str) -> dict[str, Any]:
 
 
 def forgotten(customer_id: UUID) -> dict[str, Any]:
-    """What stands there once the customer is erased: it says nothing of anybody and is nobody's number."""
-    return dict(zip(_COLUMNS, (f"ERASED{customer_id.hex.upper()}", None, None), strict=True))
+    """What stands there once the customer is erased: it says nothing of anybody, and in small letters it is nobody's number."""
+    return dict(zip(_COLUMNS, (f"erased {customer_id}", None, None), strict=True))
 
 
 def seal_all(actor: str) -> Outcome:

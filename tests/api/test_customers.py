@@ -6,6 +6,7 @@ import pytest
 
 from fleet import clock
 from fleet.db import db
+from fleet.services import licences
 from tests.books import DAYS, issued, posted, rental_to_bill
 from tests.cast import Cast, Person, at, insert, iso
 
@@ -369,6 +370,13 @@ class TestErasing:
         first = cast.agent.post(CUSTOMERS, DORA).json["id"]
         self.erase(cast, first)
         assert cast.agent.post(CUSTOMERS, DORA).status_code == 201
+
+    def test_nobody_can_take_the_number_that_stands_for_theirs(self, cast: Cast) -> None:
+        first = cast.agent.post(CUSTOMERS, DORA).json["id"]
+        placeholder = licences.forgotten(UUID(first))["driver_license_number"]
+        other = {**DORA, "email": "other@example.com", "driver_license_number": placeholder}
+        assert cast.agent.post(CUSTOMERS, other).status_code == 201
+        assert self.erase(cast, first).status_code == 200
 
     def test_any_number_of_people_can_be_erased(self, cast: Cast) -> None:
         for person in (cast.ana, cast.ben):

@@ -135,7 +135,7 @@ class TestUse:
         assert sealed.manager.post(f"{created.headers['Location']}/erase").status_code == 200
         customer = stored(created.json["id"])
         assert (customer.driver_license_sealed, customer.driver_license_digest) == (None, None)
-        assert (customer.driver_license_number or "").startswith("ERASED")
+        assert (customer.driver_license_number or "").startswith("erased ")
         assert db.one("SELECT count(*) FROM idempotency_record") == (0,), "though nothing in them can be read"
         assert taken_in(sealed.agent).status_code == 201, "the number is free again"
 
