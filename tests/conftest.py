@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import os
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,6 +25,10 @@ CHART_CODES = [account.code for account in CHART]
 FEW, TRUNCATE_EVERY = 200, 100
 _times_emptied = itertools.count(1)
 KEPT_TABLES = ("schema_migration", "lifecycle_transition", "tax_code", "ledger_account", "fiscal_period")
+
+# Where this is set, every process that a test starts would compile the whole service anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 @pytest.fixture(autouse=True)
