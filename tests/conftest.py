@@ -3,7 +3,10 @@
 import dataclasses
 import itertools
 import os
+import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg2
@@ -23,7 +26,20 @@ from tests.cast import Cast
 CHART_CODES = [account.code for account in CHART]
 FEW, TRUNCATE_EVERY = 200, 100
 _times_emptied = itertools.count(1)
+SLOW_ONE_COUNTS_FOR = 100
 KEPT_TABLES = ("schema_migration", "lifecycle_transition", "tax_code", "ledger_account", "fiscal_period")
+
+# Where this is set, every process that a test starts would compile the whole service anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long begin first: the last one to begin would go on alone, and every other process with nothing to do."""
+    weights: Counter[Path] = Counter()
+    for item in items:
+        weights[item.path] += SLOW_ONE_COUNTS_FOR if item.get_closest_marker("slow") else 1
+    items.sort(key=lambda item: -weights[item.path])
 
 
 @pytest.fixture(autouse=True)

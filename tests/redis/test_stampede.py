@@ -41,6 +41,7 @@ def port(environment: dict[str, str], redis: Valkey, app: object, tmp_path: Path
             process.terminate()
 
 
+@pytest.mark.slow
 def test_five_hundred_who_miss_at_once_are_one_query(cast: Cast, port: int, databases: Databases) -> None:
     warm = [asked(cast.agent, f"/v1/branches/{cast.lisbon}") for _ in range(64)]
     assert drive(port, warm, clients=32).only(200)

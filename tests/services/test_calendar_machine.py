@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import orjson
+import pytest
 import time_machine
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -284,6 +285,7 @@ def live_blocks() -> dict[UUID, Block]:
     return {key: Block(*times) for key, *times in rows}
 
 
+@pytest.mark.slow
 def test_the_calendar_of_random_days_is_as_on_paper(
     cast: Cast, databases: Databases, hold_limit: Callable[[int], None]
 ) -> None:

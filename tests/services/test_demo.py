@@ -7,6 +7,8 @@ from fleet.db import db
 from fleet.services import reconciliation
 from tests.conftest import Sweeper
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def seeded(app: Flask, sweeper: Sweeper) -> dict[str, int]:

@@ -6,10 +6,16 @@ from pathlib import Path
 
 import pytest
 import redis
+from flask import Flask
 
 from fleet.embedded import Databases
 from tasks import app as celery_app
 from tasks.broker import Broker
+
+
+@pytest.fixture(autouse=True)
+def configured(app: Flask) -> None:
+    """Breakers and tasks ask for the settings in use: without this only a file that another one came before would have any."""
 
 
 @pytest.fixture

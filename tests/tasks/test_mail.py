@@ -166,7 +166,7 @@ class TestEncrypted:
     def test_a_wrong_password_is_tried_again_later(self, tmp_path: Path, monkeypatch):
         trusted = certificate_in(tmp_path)
         monkeypatch.setenv("SSL_CERT_FILE", f"{trusted}")
-        with postbox(trusted) as box, pytest.raises(MailUnavailable) as refusal:
+        with postbox(trusted) as box, pytest.raises(MailUnavailable, match="SMTPAuthenticationError 535") as refusal:
             deliver(SmtpMailer(with_password(box.url, "wrong"), SENDER), letter())
         assert (box.mails, "wrong" in f"{refusal.value}") == ([], False)
 
