@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from flask import Flask
+from flask import Flask, Request
+from flask.sessions import NullSession, SessionInterface
 
 from fleet import admission, cli, config, logs, metrics, observe, openapi, passwords, problems
 from fleet.auth import Tokens
@@ -69,8 +70,19 @@ BLUEPRINTS = (
 )
 
 
+class NoSessions(SessionInterface):
+    """We keep no cookies: every request has the same session, which refuses to be written."""
+
+    _none = NullSession()
+
+    def open_session(self, app: Flask, request: Request) -> NullSession:
+        return self._none
+
+
 class Service(Flask):
-    """Flask, for functions that are never coroutines."""
+    """Flask, for functions that are never coroutines and clients that are given no cookies."""
+
+    session_interface = NoSessions()
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
         # Flask's own asks of each hook and view at each request what kind of function it is.

@@ -5,6 +5,9 @@ client's dispatch half as much again; this is the library's connection without t
 """
 
 import hashlib
+import socket
+import ssl
+import struct
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -46,14 +49,33 @@ class Line(threading.local):
 
     def _exchange(self, command: Sequence[Any]) -> Any:
         try:
+            if not self._open:
+                self._connection.connect()
+                _let_kernel_keep_the_time(self._connection._sock)
             self._connection.send_command(*command, check_health=False)
             answer = self._connection.read_response(disable_decoding=True)
             self._open = True
             return answer
         except redis.ResponseError:
             raise
-        except BaseException:
+        except BaseException as error:
             # Whatever broke it off, a time limit too: the next answer on this connection would be to another question.
             self._open = False
             self._connection.disconnect()
+            if isinstance(error.__context__, BlockingIOError):
+                raise redis.TimeoutError("Redis did not answer in time") from None
             raise
+
+
+def _let_kernel_keep_the_time(sock: socket.socket) -> None:
+    """Python keeps a socket's time limit by one more system call before each, in which another thread takes over.
+
+    The limit of what was waited for in vain then comes as a BlockingIOError. TLS has waits of its own and is left alone.
+    """
+    limit_s = sock.gettimeout()
+    if not limit_s or isinstance(sock, ssl.SSLSocket):
+        return
+    sock.settimeout(None)
+    limit = struct.pack("@ll", int(limit_s), int(limit_s % 1 * 1_000_000))
+    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+        sock.setsockopt(socket.SOL_SOCKET, option, limit)

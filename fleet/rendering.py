@@ -22,7 +22,7 @@ class Rendered:
 
     def __init__(self, shape: Callable[[Row], Row]) -> None:
         self._shape = shape
-        self._kept: dict[str, orjson.Fragment] = {}
+        self._kept: dict[str, Row] = {}
         self._lock = threading.Lock()
 
     def rows(self, stamps: list[str], read: Callable[[list[str]], list[Row]]) -> list[Row]:
@@ -30,18 +30,19 @@ class Rendered:
 
         `read` gives whole rows with their `stamp`, which is not shown, for the ids of those that are not kept.
         """
-        shown = {stamp.partition(" ")[0]: self._kept.get(stamp) for stamp in stamps}
-        missing = [row_id for row_id, fragment in shown.items() if fragment is None]
-        if missing:
+        rows = [self._kept.get(stamp) for stamp in stamps]
+        if None in rows:
+            by_id = dict(zip([stamp.partition(" ")[0] for stamp in stamps], rows, strict=True))
             # By the stamp that a row itself carries: it may be newer than the one that was missed.
-            shown.update({row["id"]: self._keep(row) for row in read(missing)})
-        return [{"id": row_id, "shown": fragment} for row_id, fragment in shown.items() if fragment is not None]
+            by_id.update({row["id"]: self._keep(row) for row in read([row_id for row_id, row in by_id.items() if row is None])})
+            rows = list(by_id.values())
+        return [row for row in rows if row is not None]
 
-    def _keep(self, row: Row) -> orjson.Fragment:
+    def _keep(self, row: Row) -> Row:
         stamp = row.pop("stamp")
-        fragment = orjson.Fragment(render(self._shape(row)))
+        kept = {"id": row["id"], "shown": orjson.Fragment(render(self._shape(row)))}
         with self._lock:
             if len(self._kept) >= _MOST_KEPT:
                 del self._kept[next(iter(self._kept))]
-            self._kept[stamp] = fragment
-        return fragment
+            self._kept[stamp] = kept
+        return kept
