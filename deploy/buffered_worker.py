@@ -265,6 +265,7 @@ class BufferedWorker(gthread.ThreadWorker):
         """While all threads are busy, take in what epoll would give them, so that it is known what waits since when."""
         for client in self.room.hopeless(now):
             self._refuse(client)
+        self.room.admission.note_busy(sum(self.working))
         busy = all(self.working)
         self.room.measure(self.nr, busy=busy)
         for fd, _ in self.epoll.poll(0, MOST_AT_A_LOOK) if busy else ():

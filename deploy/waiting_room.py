@@ -28,6 +28,8 @@ class Admission(Protocol):
 
     def refusal(self, received: bytes | bytearray, priority: int) -> bytes: ...
 
+    def note_busy(self, threads: int) -> None: ...
+
 
 class WaitingRoom:
     """Requests that wait. Each is a client with a `priority` and the time `whole_at` since which its request is here."""

@@ -83,6 +83,10 @@ class Admission:
         shown = b"" if received.startswith(b"HEAD ") else body
         return f"HTTP/1.1 503 Service Unavailable\r\n{head}\r\n".encode() + shown
 
+    def note_busy(self, threads: int) -> None:
+        """So many threads of this process are at work; the web worker says so ten times a second."""
+        metrics.BUSY.set(threads)
+
     def _note(self, priority: Priority) -> None:
         metrics.REFUSED.labels(priority.name.lower()).inc()
         self._refused[priority.name.lower()] += 1

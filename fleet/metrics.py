@@ -13,7 +13,7 @@ _BUCKETS_S = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 LATENCY = Histogram("fleet_http_request_seconds", "Time to answer", ["operation"], buckets=_BUCKETS_S)
 ANSWERS = Counter("fleet_http_responses_total", "Answers by status (traffic and errors)", ["operation", "status"])
-BUSY = Gauge("fleet_http_busy_threads", "Requests in progress (saturation)", multiprocess_mode="livesum")
+BUSY = Gauge("fleet_http_busy_threads", "Threads that are at work (saturation)", multiprocess_mode="livesum")
 THREADS = Gauge("fleet_http_threads", "Threads that can answer (saturation)", multiprocess_mode="livesum")
 REFUSED = Counter("fleet_http_refused_total", "Requests refused because of too much to do, by priority", ["priority"])
 DELIVERIES = Counter("fleet_outbox_deliveries_total", "Messages handled", ["topic", "outcome"])

@@ -51,8 +51,6 @@ def register(app: Flask, settings: Settings) -> None:
     @app.teardown_request
     def leave(_: BaseException | None) -> None:
         deadline.end()
-        if g.pop("counted_busy", False):
-            metrics.BUSY.dec()
 
 
 def constant_headers(settings: Settings) -> dict[str, str]:
@@ -70,8 +68,6 @@ def _begin() -> None:
     state.traceparent = trace if _TRACEPARENT.fullmatch(trace) else None
     said = {"request_id": state.request_id, logs.CLIENT_ADDRESS: client_address()}
     logs.enter(**said, **({"traceparent": trace} if state.traceparent else {}))
-    metrics.BUSY.inc()
-    state.counted_busy = True
 
 
 def _finish_headers(headers: Headers, settings: Settings) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from deploy import waiting_room
+from deploy import buffered_worker, waiting_room
 from fleet import metrics
 from fleet.admission import EXTENSION, Admission
 from fleet.embedded.server import usable_port
@@ -49,6 +49,7 @@ class Toy:
         path = environ["PATH_INFO"]
         time.sleep({"/health": 0, "/done": 0, "/report": REPORT_S}.get(path, WORK_S))
         self.done[path] += 1
+        self.done["busy"] = int(metrics.BUSY._value.get())
         start_response("200 OK", [("Content-Type", "application/json")])
         return [json.dumps(self.done).encode()]
 
@@ -158,6 +159,14 @@ def test_of_a_client_that_hung_up_while_it_waited_nothing_is_done(clients: Clien
         for client in impatient:
             client.close()
     assert "/gone" not in json.loads(clients.ask("/done").body)
+
+
+def test_how_many_threads_are_at_work_is_told(clients: Clients) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        slow = [pool.submit(clients.ask, "/report") for _ in range(2)]
+        assert {json.loads(answer.result().body)["busy"] for answer in slow} == {2}
+    time.sleep(3 * buffered_worker.LOOK_EVERY_S)
+    assert json.loads(clients.ask("/done").body)["busy"] <= 1
 
 
 def test_the_priorities_are_the_same_on_both_sides() -> None:
