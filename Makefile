@@ -2,7 +2,7 @@
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
-# One more than two cores have work for: a third of the tests' time is waiting.
+# For two cores: while the tests of one process wait, those of another go on.
 TEST_PROCESSES ?= 3
 # Reads what every file of a release has for a hash. 37 MB, so that it is installed only for that.
 LOCKSMITH := uv==0.13.9
