@@ -13,7 +13,8 @@ from pydantic_core import PydanticCustomError
 from fleet import clock
 from fleet.http import Answer, answer, if_match, made, operation, page_answer, shape, told
 from fleet.idempotency import Claim, StoredAnswer
-from fleet.models.base import Condition
+from fleet.models.base import Condition, in_state
+from fleet.models.rentals import NOT_OVERDUE, OVERDUE
 from fleet.paging import page
 from fleet.parsing import (
     EARLIEST,
@@ -109,16 +110,20 @@ class RentalQuery(PageQuery):
     def conditions(self) -> list[Condition]:
         """The filters as SQL; `from` and `to` select the rentals that touch the time between them."""
         wanted = {
-            "rental.status = %s": self.status,
             "rental.vehicle_id = %s": self.vehicle_id,
             "rental.customer_id = %s": self.customer_id,
             "rental.pickup_branch_id = %s": self.branch_id,
             "rental.number = %s": self.number,
-            "(rental.status = 'active' AND rental.end_at < now()) = %s": self.overdue,
             "rental.end_at > %s": self.from_,
             "rental.start_at < %s": self.to,
         }
-        return [Condition(sql, (value,)) for sql, value in wanted.items() if value is not None]
+        conditions = [Condition(sql, (value,)) for sql, value in wanted.items() if value is not None]
+        if self.status is not None:
+            conditions.append(in_state("rental.status", self.status))
+        if self.overdue is not None:
+            # In the text, as states are (`in_state`): few rentals are late.
+            conditions.append(OVERDUE if self.overdue == "true" else NOT_OVERDUE)
+        return conditions
 
 
 class ReserveRental(Input):

@@ -77,6 +77,15 @@ class Condition:
     params: tuple[Any, ...] = ()
 
 
+def in_state(column: str, state: str) -> Condition:
+    """Rows in one of a few states. As a parameter it would soon be planned for any state, as if each had its even share of the
+    rows: a page of a rare one would then walk through the whole table to find few or none. So it stands in the text.
+    """
+    if not state.isidentifier():
+        raise ValueError(f"{state!r} is no state")
+    return Condition(f"{column} = '{state}'")
+
+
 NOTHING, EVERYTHING = Condition("false"), Condition("true")
 MAX_PAGE = 200
 _USUAL_LIMITS = {0, 50, 100, MAX_PAGE}
@@ -109,13 +118,17 @@ class Listing:
         rows = self.page(conditions, after=None, limit=0)
         return rows[0] if rows else None
 
-    def _rows(self, conditions: list[Condition], *, after: UUID | None, limit: int) -> list[Row]:
+    def statement(self, conditions: list[Condition], *, after: UUID | None, limit: int) -> tuple[str, list[Any]]:
+        """What asks for a page, and its parameters. The limit stands in the text, so that the plan is made for it."""
         if after is not None:
             conditions = [*conditions, Condition(f"{self.key} < %s", (after,))]
         where = " AND ".join(f"({condition.sql})" for condition in conditions) or "true"
         params = [value for condition in conditions for value in condition.params]
-        # The limit stands in the text, so that the plan is made for it; only the usual ones are worth keeping prepared.
-        sql = f"{self._select} WHERE {where} ORDER BY {self.key} DESC LIMIT {limit + 1:d}"
+        return f"{self._select} WHERE {where} ORDER BY {self.key} DESC LIMIT {limit + 1:d}", params
+
+    def _rows(self, conditions: list[Condition], *, after: UUID | None, limit: int) -> list[Row]:
+        sql, params = self.statement(conditions, after=after, limit=limit)
+        # A text for each limit: only those of the usual ones are worth keeping prepared.
         return db.recurring(sql, params, shown=self.shown) if limit in _USUAL_LIMITS else db.rows(sql, params)
 
     def named(self, row: Row) -> dict[str, Any]:

@@ -107,12 +107,15 @@ _OWN_COLUMNS = (
 )  # fmt: skip
 _ID_COLUMNS = ("id", "vehicle_id", "class_id", "customer_id", "pickup_branch_id", "dropoff_branch_id")
 
+OVERDUE = Condition("rental.status = 'active' AND rental.end_at < now()")
+NOT_OVERDUE = Condition(f"NOT ({OVERDUE.sql})")
+
 # Identifiers as text: PostgreSQL writes them quicker than Python would build and print 300 UUID objects for a page.
 RENTALS = Listing(
     columns={
         **{name: f"rental.{name}::text" for name in _ID_COLUMNS},
         **{name: f"rental.{name}" for name in _OWN_COLUMNS},
-        "overdue": "rental.status = 'active' AND rental.end_at < now()",
+        "overdue": OVERDUE.sql,
         "charges": """(SELECT json_agg(json_build_object('id', c.id, 'type', c.type, 'description', c.description,
             'amount', c.amount,
             'created_at', to_char(c.created_at, 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')) ORDER BY c.id)

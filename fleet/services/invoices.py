@@ -9,7 +9,7 @@ from fleet import clock, config
 from fleet.auth import Actor
 from fleet.db import atomic, db
 from fleet.errors import NotFound
-from fleet.models.base import Condition
+from fleet.models.base import Condition, in_state
 from fleet.models.invoices import INVOICES, INVOICES_WITH_LINES, ISSUE, Invoice, invoices_seen_by
 from fleet.rules import events as told
 from fleet.rules import money
@@ -57,8 +57,10 @@ def listed(
 ) -> list[dict[str, Any]]:
     """A page of the invoices that the actor may see, newest first."""
     conditions = [invoices_seen_by(actor)]
-    asked = {"status": status, "customer_id": customer_id, "rental_id": rental_id, "number": number}
+    asked = {"customer_id": customer_id, "rental_id": rental_id, "number": number}
     conditions += [Condition(f"invoice.{name} = %s", (value,)) for name, value in asked.items() if value is not None]
+    if status is not None:
+        conditions.append(in_state("invoice.status", status))
     return [_with_overdue(row) for row in INVOICES.page(conditions, after=after, limit=limit)]
 
 

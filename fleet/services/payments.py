@@ -10,7 +10,7 @@ from fleet.auth import Actor
 from fleet.db import atomic
 from fleet.errors import Conflict, Invalid, InvalidState, NotFound
 from fleet.idempotency import Claim, Given, StoredAnswer
-from fleet.models.base import Condition
+from fleet.models.base import Condition, in_state
 from fleet.models.invoices import Invoice, invoice_for_update, invoices_seen_by
 from fleet.models.payments import CARD, PAYMENTS, Payment, payments_seen_by
 from fleet.services import events, outbox
@@ -41,8 +41,10 @@ def listed(
 ) -> list[Document]:
     """A page of the payments that the actor may see, newest first."""
     conditions = [payments_seen_by(actor)]
-    asked = {"invoice_id": invoice_id, "customer_id": customer_id, "status": status, "method": method}
+    asked = {"invoice_id": invoice_id, "customer_id": customer_id, "method": method}
     conditions += [Condition(f"payment.{name} = %s", (value,)) for name, value in asked.items() if value is not None]
+    if status is not None:
+        conditions.append(in_state("payment.status", status))
     return PAYMENTS.page(conditions, after=after, limit=limit)
 
 

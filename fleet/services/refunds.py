@@ -7,7 +7,7 @@ from fleet import clock, config
 from fleet.auth import Actor
 from fleet.db import atomic
 from fleet.errors import Conflict, Forbidden, Invalid, InvalidState, NotFound
-from fleet.models.base import Condition
+from fleet.models.base import Condition, in_state
 from fleet.models.payments import CARD, REFUNDS, Payment, Refund, payment_for_update, payments_seen_by
 from fleet.rules import lifecycles
 from fleet.services import audit, events, outbox, payments
@@ -19,9 +19,12 @@ def listed(
     actor: Actor, *, after: UUID | None, limit: int, status: str | None = None, customer_id: UUID | None = None
 ) -> list[Document]:
     """A page of the refunds whose payments the actor may see, newest first."""
-    asked = {"refund.status": status, "payment.customer_id": customer_id}
-    conditions = [Condition(f"{column} = %s", (value,)) for column, value in asked.items() if value is not None]
-    return REFUNDS.page([payments_seen_by(actor), *conditions], after=after, limit=limit)
+    conditions = [payments_seen_by(actor)]
+    if status is not None:
+        conditions.append(in_state("refund.status", status))
+    if customer_id is not None:
+        conditions.append(Condition("payment.customer_id = %s", (customer_id,)))
+    return REFUNDS.page(conditions, after=after, limit=limit)
 
 
 def of_payment(actor: Actor, *, after: UUID | None, limit: int, payment_id: UUID) -> list[Document]:

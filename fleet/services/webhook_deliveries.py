@@ -22,7 +22,7 @@ from fleet.errors import InvalidState, NotFound
 from fleet.gateways.webhooks import NotDelivered, Reply
 from fleet.models import events as event_models
 from fleet.models import webhooks as models
-from fleet.models.base import Condition
+from fleet.models.base import Condition, in_state
 from fleet.outages import database_is_away
 from fleet.rules import lifecycles
 from fleet.rules import webhooks as rules
@@ -234,7 +234,7 @@ def listed(
     webhooks.shown(actor, endpoint_id)
     conditions = [Condition("d.endpoint_id = %s", (endpoint_id,))]
     if status is not None:
-        conditions.append(Condition("d.status = %s", (status,)))
+        conditions.append(in_state("d.status", status))
     return models.DELIVERIES.page(conditions, after=after, limit=limit)
 
 
