@@ -88,7 +88,9 @@ def in_state(column: str, state: str) -> Condition:
 
 NOTHING, EVERYTHING = Condition("false"), Condition("true")
 MAX_PAGE = 200
-_USUAL_LIMITS = {0, 50, 100, MAX_PAGE}
+A_FEW = 5
+"""As many as are offered instead of what is taken."""
+_USUAL_LIMITS = {0, A_FEW, 50, 100, MAX_PAGE}
 
 
 @dataclass(frozen=True)

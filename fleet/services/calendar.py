@@ -9,7 +9,7 @@ from fleet.auth import Actor
 from fleet.db import atomic, db
 from fleet.errors import Invalid, InvalidState, NotFound, RentalOverlap
 from fleet.models.availability import AVAILABLE, NEAREST_FREE, rentable
-from fleet.models.base import Condition
+from fleet.models.base import A_FEW, Condition
 from fleet.models.calendar import (
     BLOCK_COLUMNS,
     BLOCK_OF_VEHICLE,
@@ -110,7 +110,7 @@ def alternatives(
     branch_id: UUID | None,
     period: Period,
     rental_id: UUID | None = None,
-    limit: int = 5,
+    limit: int = A_FEW,
 ) -> dict[str, Any]:
     """What to offer to somebody whose vehicle is taken: others of its class that are free then, and when it is free next.
 

@@ -25,10 +25,11 @@ from fleet.db.statements import prepared_form
 from fleet.db.wire import each_within
 from fleet.embedded import Databases
 from fleet.models import access, calendar, rentals, vehicles
-from fleet.models.availability import NEAREST_FREE
-from fleet.models.base import Condition, Listing, in_state
+from fleet.models.availability import AVAILABLE, NEAREST_FREE, rentable
+from fleet.models.base import A_FEW, Condition, Listing, in_state
 from fleet.models.promises import PROMISE
 from fleet.models.rentals import PICK_TO_RESERVE, READ_TO_RESERVE, RENTAL_STAMPS
+from fleet.rules.periods import Period
 from fleet.services import no_shows, occupancy
 from tests import source
 from tests.conftest import Sweeper
@@ -135,6 +136,18 @@ CASES = {
     "actor stands": Case(access.ACTOR_STANDS, (SESSION, USER, ["customer"], CUSTOMER)),
     "actor of a key": Case(access.ACTOR_OF_API_KEY, (b"\0\0\0\7",)),
     "nearest free": Case(prepared_form(NEAREST_FREE, 7), (AT, SOON[1] - AT, OUT, AT, AT, AT, VEHICLE), rows=10),
+    # Each of the class at the branch may have to be looked at, if few are free.
+    "others instead": Case(
+        *listed(
+            AVAILABLE,
+            *rentable(Period(*LATER), now=AT, late_until=AT),
+            Condition("vehicle.class_id = %s AND vehicle.id <> %s", (CLASS, VEHICLE)),
+            Condition("vehicle.branch_id = %s", (BRANCH,)),
+            limit=A_FEW,
+        ),
+        rows=600,
+        pages=1000,
+    ),
     "calendar": Case(calendar.CALENDAR, (VEHICLE, LATER[0], AT - timedelta(days=300), None, None, 51), rows=30),
     "live calendar": Case(calendar.LIVE_CALENDAR, (VEHICLE, LATER[0], AT - timedelta(days=300))),
     "block by hand": Case(calendar.VEHICLE_TO_BLOCK_FOR_SHARE, (AT, VEHICLE)),
