@@ -199,13 +199,14 @@ def _cost(declared: Operation) -> int:
 
 def _query(model: type[Q], raw: bytes) -> Q:
     """The request's query string, which `raw` is, as `model`. Raises Invalid, BadRequest for bytes that are no UTF-8."""
-    read: Callable[..., Q] = _recent_query if len(raw) <= _MOST_QUERY_BYTES else _recent_query.__wrapped__
+    kept = model.recurs and len(raw) <= _MOST_QUERY_BYTES
+    read: Callable[..., Q] = _recent_query if kept else _recent_query.__wrapped__
     return read(model, raw)
 
 
 @functools.lru_cache(maxsize=512)
 def _recent_query(model: type[Q], raw: bytes) -> Q:
-    """Clients ask the same again and again, and what they asked is frozen: it need not be taken apart each time."""
+    """What clients asked is frozen: it need not be taken apart each time."""
     try:
         arguments = list(request.args.items(multi=True))
     except UnicodeDecodeError:

@@ -75,5 +75,6 @@ def page(
     following = None
     if cursor:
         sent = request_ctx.request
-        following = f"{sent.path}?{_without_cursor(sent.query_string)}cursor={quote(cursor)}"
+        others = _without_cursor if query.recurs else _without_cursor.__wrapped__
+        following = f"{sent.path}?{others(sent.query_string)}cursor={quote(cursor)}"
     return {"data": [shape(row) for row in rows], "next_cursor": cursor}, following

@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, ClassVar, NoReturn, TypeVar
 from uuid import UUID
 
 import orjson
@@ -57,6 +57,8 @@ class Query(BaseModel):
     """A query string. Everything arrives as text; each field says how it is read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    recurs: ClassVar[bool] = False
+    """Clients ask the same again and again, and it holds neither a name nor a secret: what was read may be kept in memory."""
 
 
 class View(BaseModel):

@@ -98,6 +98,8 @@ class RentalView(View):
 
 
 class RentalQuery(PageQuery):
+    recurs = True
+
     status: Status | None = None
     vehicle_id: Id | None = None
     customer_id: Id | None = None

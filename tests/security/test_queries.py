@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
+from fleet import http, paging
 from fleet.db import db
+from fleet.parsing import Query
 from tests.cast import Cast, at, iso
 
 LONE_SURROGATE = "%ED%A0%80"
@@ -25,6 +27,18 @@ def refused(answer: Any, field: str, status: int = 422) -> bool:
     assert (answer.status_code, answer.mimetype) == (status, "application/problem+json"), answer.get_data()
     assert field in {item["field"] for item in answer.json["errors"]}
     return True
+
+
+def test_nothing_that_a_query_says_of_people_or_of_secrets_is_kept_in_memory(crew: Cast) -> None:
+    before = http._recent_query.cache_info().currsize, paging._without_cursor.cache_info().currsize
+    for target in ("/v1/customers?q=Kept-Nowhere&limit=1", "/v1/auth/password-reset?token=kept-nowhere", "/v1/rentals?kept=nowhere"):
+        assert get(crew, target).status_code in {200, 422}
+    assert (http._recent_query.cache_info().currsize, paging._without_cursor.cache_info().currsize) == before
+    assert {model.__name__ for model in kinds(Query) if model.recurs} == {"RentalQuery"}, "with ids, states and times alone"
+
+
+def kinds(model: type[Query]) -> list[type[Query]]:
+    return [model, *(kind for below in model.__subclasses__() for kind in kinds(below))]
 
 
 LIMITS = [
