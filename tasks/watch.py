@@ -112,7 +112,9 @@ class Watch(bootsteps.StartStopStep):
                 db.close()
 
     def _children(self) -> list[int]:
-        return [process.pid for process in self._worker.pool._pool._pool]
+        """The pool's processes; none where there is no pool any more: that must not keep a deaf worker alive."""
+        pool = getattr(getattr(self._worker, "pool", None), "_pool", None)
+        return [process.pid for process in getattr(pool, "_pool", ())]
 
 
 def end_at_once(children: Sequence[int]) -> None:

@@ -84,6 +84,18 @@ def test_a_look_that_fails_is_told_and_is_not_the_last(monkeypatch, caplog):
     assert (told.levelname, told.exc_info[0]) == ("ERROR", LookupError)
 
 
+@pytest.mark.usefixtures("app")
+@pytest.mark.parametrize("worker", [{}, {"pool": None}, {"pool": SimpleNamespace(_pool=None)}])
+def test_a_deaf_worker_without_a_pool_ends_too(monkeypatch, worker):
+    ended: list[list[int]] = []
+    monkeypatch.setattr(watch, "end_at_once", ended.append)
+    monkeypatch.setattr(Watchdog, "is_stuck", lambda _: True)
+    eye = Watch(SimpleNamespace(app=app, concurrency=1, **worker))
+    monkeypatch.setattr(eye, "_report", lambda: None)
+    eye._look(Watchdog(waiting=int, taken=int, free=bool, patience_s=60))
+    assert ended == [[]]
+
+
 @pytest.mark.slow
 def test_a_worker_that_stopped_consuming_ends_with_its_children_and_the_next_one_does_the_work(
     cast, broker, processes_environment, tmp_path
