@@ -7,11 +7,14 @@ behind. Two keys that share a lock cost one needless 409 with Retry-After, never
 
 import hashlib
 import hmac
+import logging
 from dataclasses import dataclass
 
 from fleet import config, sealing
 from fleet.db import db, transaction
 from fleet.errors import InProgress, Invalid
+
+log = logging.getLogger("fleet.idempotency")
 
 KEPT_HOURS = 24
 
@@ -97,11 +100,18 @@ class Claim:
             raise InProgress()
 
     def _opened(self, body: bytes) -> bytes:
-        """The body as it was given. Where the key of its seal is gone, that of the fingerprint is too, and was missed first."""
+        """The body as it was given. Where the key of its seal is gone, that of the fingerprint is too, and was missed first.
+
+        Raises Invalid `idempotency_key_reused` for one that was written by hand or moved here: it is no answer to this.
+        """
         if not sealing.is_sealed(body):
             return body
         settings = config.current()
-        return sealing.unseal(body, about=self._name, secret_key=settings.secret_key, previous=settings.secret_key_previous)
+        try:
+            return sealing.unseal(body, about=self._name, secret_key=settings.secret_key, previous=settings.secret_key_previous)
+        except sealing.SealBroken:
+            log.error("a kept answer cannot be opened")
+            raise Invalid("The key was used for another request", code="idempotency_key_reused") from None
 
     def keep_refusal(self, refusal: StoredAnswer) -> StoredAnswer | None:
         """Store a refusal, which has no effect to commit with; returns the first answer when another request gave one."""

@@ -85,7 +85,8 @@ class TestAtRest:
     def test_a_kept_answer_cannot_be_moved_to_another_key(self, sealed: Cast) -> None:
         taken_in(sealed.agent, key="k1")
         db.execute_sql("UPDATE idempotency_record SET key = 'k2'")
-        assert taken_in(sealed.agent, key="k2").status_code == 500
+        refused = taken_in(sealed.agent, key="k2")
+        assert (refused.status_code, refused.json["code"]) == (422, "idempotency_key_reused")
 
     def test_every_answer_that_shows_one_is_kept_sealed(self, app: Flask) -> None:
         showing = [
@@ -94,6 +95,10 @@ class TestAtRest:
             if declared.idempotent and "driver_license_number" in getattr(declared.answer, "model_fields", {})
         ]
         assert len(showing) >= 4 and all(showing)
+
+    def test_no_service_keeps_such_an_answer_by_itself(self, app: Flask) -> None:
+        shown = [declared for _, _, declared, _ in openapi.operations(app) if declared.identity]
+        assert shown and not any(declared.claimed_by_service for declared in shown), "it would be kept in the clear"
 
     def test_a_seal_that_was_moved_to_another_customer_tells_nothing(
         self, sealed: Cast, caplog: pytest.LogCaptureFixture
