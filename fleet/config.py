@@ -20,7 +20,7 @@ CACHED = ("vehicles", "vehicle_classes", "branches", "availability")
 Environment = Literal["development", "test", "production"]
 DEVELOPMENT_SECRET = "development-only-secret-key-never-in-production"  # noqa: S105 - refused by production below
 # Published in the README: it opens only a demo on one's own machine, which production refuses to make.
-DEMO_PASSWORD = "fleet-demo-admin-2026"  # noqa: S105
+DEMO_PASSWORD = "fleet-demo-admin-2026"  # noqa: S105 - no secret
 MAX_COST = 100
 MIN_SECRET_LENGTH = 32
 MIN_PASSWORD_LENGTH = 12

@@ -116,25 +116,24 @@ def test_a_server_without_a_free_connection_opens_it(
             cursor.execute("ALTER ROLE fleet CONNECTION LIMIT -1")
 
 
-def test_who_has_no_time_left_says_nothing_about_the_server(frozen: Database, breaker: Breaker) -> None:
+def asks_with_no_time_left(database: Database) -> None:
     deadline.begin(0.05)
     try:
         with pytest.raises(peewee.OperationalError):
-            frozen.one("SELECT 1")
+            database.one("SELECT 1")
     finally:
         deadline.end()
+
+
+def test_who_has_no_time_left_says_nothing_about_the_server(frozen: Database, breaker: Breaker) -> None:
+    asks_with_no_time_left(frozen)
     assert breaker.state == "closed"
 
 
 def test_a_probe_that_had_no_time_left_does_not_close_it(frozen: Database, breaker: Breaker) -> None:
     waits(frozen, 1)
     time.sleep(OPEN_S + 0.05)
-    deadline.begin(0.05)
-    try:
-        with pytest.raises(peewee.OperationalError):
-            frozen.one("SELECT 1")
-    finally:
-        deadline.end()
+    asks_with_no_time_left(frozen)
     assert breaker.state == "half_open"
 
 
