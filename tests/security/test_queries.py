@@ -31,7 +31,8 @@ def refused(answer: Any, field: str, status: int = 422) -> bool:
 
 def test_nothing_that_a_query_says_of_people_or_of_secrets_is_kept_in_memory(crew: Cast) -> None:
     before = http._recent_query.cache_info().currsize, paging._without_cursor.cache_info().currsize
-    for target in ("/v1/customers?q=Kept-Nowhere&limit=1", "/v1/auth/password-reset?token=kept-nowhere", "/v1/rentals?kept=nowhere"):
+    targets = ("/v1/customers?q=Kept-Nowhere&limit=1", "/v1/auth/password-reset?token=kept-nowhere", "/v1/rentals?kept=nowhere")
+    for target in targets:
         assert get(crew, target).status_code in {200, 422}
     assert (http._recent_query.cache_info().currsize, paging._without_cursor.cache_info().currsize) == before
     assert {model.__name__ for model in kinds(Query) if model.recurs} == {"RentalQuery"}, "with ids, states and times alone"
